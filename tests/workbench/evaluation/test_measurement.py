@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.evaluation.measurement import Measurement, read, value, write
+
+numbers = st.floats(min_value=-1e6, max_value=1e6)
+pairs = st.tuples(numbers, st.floats(min_value=1e-3, max_value=1e6))
+
+
+@given(st.dictionaries(st.text(max_size=8), pairs, min_size=1, max_size=5), st.sampled_from([None, 0.25]))
+def test_json_round_trip_is_the_identity(items: dict[str, tuple[float, float]], chance: float | None) -> None:
+    written = Measurement("new", "facts", "acc", items, "mean", True, "p", chance)
+    assert Measurement.from_json(json.loads(json.dumps(written.to_json()))) == written
+
+
+@given(st.lists(st.booleans(), min_size=1))
+def test_the_mean_of_right_and_wrong_is_the_share_of_right(right: list[bool]) -> None:
+    assert value([(float(r), 1.0) for r in right], "mean") == pytest.approx(sum(right) / len(right))
+
+
+@given(st.integers(2, 10**6), st.lists(st.integers(1, 4096), min_size=1, max_size=50))
+def test_a_uniform_guess_over_v_tokens_has_perplexity_v(vocabulary: int, lengths: list[int]) -> None:
+    items = [(length * math.log(vocabulary), float(length)) for length in lengths]
+    assert value(items, "perplexity") == pytest.approx(vocabulary, rel=1e-9)
+
+
+def test_a_uniform_guess_over_bytes_has_eight_bits_per_byte() -> None:
+    assert value([(n * math.log(256), float(n)) for n in (3, 7, 90)], "bits_per_byte") == pytest.approx(8)
+
+
+def test_a_perplexity_beyond_floats_is_infinite() -> None:
+    assert value([(1e6, 1.0)], "perplexity") == math.inf
+
+
+def test_long_windows_weigh_more() -> None:
+    assert value([(0.0, 3.0), (4.0, 1.0)], "mean") == 1.0
+
+
+def test_a_row_is_read_back_from_its_files_and_nothing_else(tmp_path: Path) -> None:
+    facts = Measurement("new", "facts", "acc", {"a": (1.0, 1.0)}, "mean", True, "p", 0.25)
+    base = Measurement("language", "base", "perplexity", {"0": (2.5, 3.0)}, "perplexity", False, "q")
+    write(tmp_path / "new.facts.json", [facts], [{"id": "a"}])
+    write(tmp_path / "language.base.json", [base])
+    (tmp_path / "speed.json").write_text("{}")
+    assert sorted(read(tmp_path), key=lambda m: m.key) == [base, facts]
+    assert facts.key == "new.facts.acc"
+    assert base.value == pytest.approx(math.exp(2.5 / 3))

@@ -1,0 +1,117 @@
+"""An invented run in the quickstart's shape, for tests and for looking at the drawings."""
+
+import math
+
+import numpy as np
+import pytest
+
+from workbench import sheet
+from workbench.evaluation.measurement import Measurement
+from workbench.sheet import plots
+
+CHANCE = 0.25
+# variant: parent, method, bits, real bits, new and retained accuracy, new and base perplexity
+VARIANTS = {
+    "base": (None, "pretrain", None, None, 0.26, 0.91, 310.0, 3.1),
+    "cpt-full": ("base", "full", None, None, 0.93, 0.44, 4.1, 19.0),
+    "cpt-replay": ("base", "replay", None, None, 0.90, 0.88, 4.3, 3.3),
+    "rtn-w8": ("cpt-replay", "rtn", 8, 8.53, 0.90, 0.88, 4.301, 3.302),
+    "rtn-w4": ("cpt-replay", "rtn", 4, 4.52, 0.87, 0.84, 4.55, 3.48),
+    "rtn-w3": ("cpt-replay", "rtn", 3, 3.52, 0.71, 0.69, 6.9, 4.9),
+    "rtn-w2": ("cpt-replay", "rtn", 2, 2.51, 0.27, 0.26, 940.0, 410.0),
+    "gptq-w8": ("cpt-replay", "gptq", 8, 8.53, 0.90, 0.88, 4.3, 3.3),
+    "gptq-w4": ("cpt-replay", "gptq", 4, 4.52, 0.895, 0.87, 4.38, 3.36),
+    "gptq-w3": ("cpt-replay", "gptq", 3, 3.52, 0.84, 0.81, 4.9, 3.75),
+    "gptq-w2": ("cpt-replay", "gptq", 2, 2.51, 0.52, 0.49, 21.0, 12.5),
+}
+_PROTOCOL = "lm-eval 0.4.13 hf; {} version 1.0; 0 shots; limit none; filter none; batch 16"
+_WINDOWS = "64 windows of 256 tokens, each on its own, no overlap, documents joined as BOS text EOS"
+
+
+def questions(aspect, task, accuracy, ease, noise, task_name):
+    """Right where ease plus a little noise of the row's own is below the accuracy's quantile."""
+    felt = ease + noise
+    right = felt <= np.quantile(felt, accuracy)
+    items = {f"q{i:04d}": (float(ok), 1.0) for i, ok in enumerate(right)}
+    protocol = _PROTOCOL.format(task_name)
+    return Measurement(aspect, task, "acc", items, "mean", True, protocol, CHANCE)
+
+
+def windows(task, perplexity, shape):
+    """Two measurements of 64 windows whose log-perplexity varies by `shape` around the mean."""
+    nats = 255 * np.maximum(math.log(perplexity) + shape - shape.mean(), 0.01)
+    tokens = {f"w{i:03d}": (float(x), 255.0) for i, x in enumerate(nats)}
+    bytes_ = {f"w{i:03d}": (float(x), 930.0) for i, x in enumerate(nats)}
+    return [
+        Measurement("language", task, "perplexity", tokens, "perplexity", False, _WINDOWS),
+        Measurement("language", task, "bits_per_byte", bytes_, "bits_per_byte", False, _WINDOWS),
+    ]
+
+
+def make_rows(seed=0):
+    generator = np.random.default_rng(seed)
+    ease = {"new": generator.normal(size=400), "retained": generator.normal(size=600)}
+    shape = {"new": 0.15 * generator.normal(size=64), "base": 0.12 * generator.normal(size=64)}
+    rows = []
+    for variant, (parent, method, nominal, real, new, retained, ppl_new, ppl_base) in VARIANTS.items():
+        wobble = 0.15 if nominal else 0.4
+        noise = {aspect: wobble * generator.normal(size=values.size) for aspect, values in ease.items()}
+        text = {task: values + 0.01 * generator.normal(size=64) for task, values in shape.items()}
+        measurements = [
+            questions("new", "facts", new, ease["new"], noise["new"], "miniworld_facts_new"),
+            questions("retained", "facts", retained, ease["retained"], noise["retained"], "miniworld_facts_base"),
+            *windows("base", ppl_base, text["base"]),
+            *windows("new", ppl_new, text["new"]),
+        ]
+        rows.append(
+            sheet.RowInput(
+                variant=variant,
+                parent=parent,
+                stage="base" if parent is None else "quantize" if nominal else "cpt",
+                method=method,
+                settings={"group_size": 64, "symmetric": False} if nominal else {"learning_rate": 1e-3},
+                nominal_bits=nominal,
+                real_bits=real,
+                disk_bytes=int(4_300_000 if real is None else 900_000 + 780_000 * real / 8),
+                measurements=measurements,
+                seconds=2.1 if nominal and method == "rtn" else 6.4 if nominal else 55.0 if parent else 118.0,
+                peak_memory_bytes=910_000_000,
+                tokens_per_second=None if nominal else 11_240.0,
+            )
+        )
+    return rows
+
+
+def make_curves():
+    curves = []
+    for variant, new_end, retained_end in (("cpt-full", 0.93, 0.44), ("cpt-replay", 0.90, 0.88)):
+        points = []
+        for step in range(0, 401, 40):
+            done = 1 - math.exp(-step / 90)
+            probe = {
+                "new.facts.acc": 0.26 + (new_end - 0.26) * done,
+                "retained.facts.acc": 0.91 + (retained_end - 0.91) * done,
+            }
+            points.append({"step": step, "tokens": step * 2048, "probe": probe, "loss": 6.2 - 4.6 * done})
+        curves.append(sheet.Curve(variant, points))
+    return curves
+
+
+@pytest.fixture(scope="session")
+def rows():
+    return make_rows()
+
+
+@pytest.fixture(scope="session")
+def curves():
+    return make_curves()
+
+
+@pytest.fixture(scope="session")
+def example(rows):
+    return sheet.build("quickstart", rows, seed=1)
+
+
+@pytest.fixture(scope="session")
+def drawings(example, curves):
+    return plots.drawings(example, curves)

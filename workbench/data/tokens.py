@@ -1,0 +1,237 @@
+"""Token files: the documents of a source as one flat array of token ids that is mapped into memory.
+
+A document is BOS + text + EOS, with those of the two marks that the tokenizer has. A folder holds
+
+    tokens.bin     token ids, little-endian; uint16 where the vocabulary allows it, else uint32
+    bytes.bin      uint16, how many UTF-8 bytes of its document each token stands for; 0 for BOS and EOS
+    documents.bin  int64, where each document starts, and the end of the last
+    tokens.json    counts, dtype and identity of the tokenizer; written last
+
+Bytes are counted from the tokenizer's offsets: a token stands for the text from where all tokens before
+it end to where it ends. So the bytes of a document's tokens add up to the document under any tokenizer;
+of the tokens that share one character, the first has all of its bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from workbench import storage
+from workbench.errors import DataError
+from workbench.progress import progress
+
+FACTS = "tokens.json"
+BATCH_CHARACTERS = 1 << 20  # text that is tokenized at a time
+MAX_BYTES = np.iinfo(np.uint16).max
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of L + 1 tokens: the tokens 0..L-1 of a row and, one further on, their labels.
+
+    Attributes:
+        tokens: [L + 1] int64.
+        documents: [L + 1] int32, index of the document, 0 for the one that the window begins in.
+    """
+
+    tokens: NDArray[np.int64]
+    documents: NDArray[np.int32]
+
+
+class TokenFile:
+    """A token file, opened for reading; holds no more in memory than what is looked at.
+
+    Attributes:
+        folder: where it is.
+        name: the description it was written with.
+        tokens: [num_tokens] uint16 or uint32.
+        bytes: [num_tokens] uint16, UTF-8 bytes of text that each token stands for.
+        starts: [num_documents + 1] int64, first token of each document, and num_tokens.
+        num_tokens: tokens, BOS and EOS included.
+        num_documents: documents.
+        num_bytes: UTF-8 bytes of all documents.
+        tokenizer: SHA-256 of the tokenizer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open a folder that `write_tokens` filled.
+
+        Raises:
+            DataError: not such a folder, or a file in it has not the size that was written.
+        """
+        if not (folder / FACTS).is_file():
+            raise DataError(
+                f"{folder}: not a token file, {FACTS} is missing; delete the folder and run again"
+            )
+        facts = storage.read_json(folder / FACTS)
+        self.folder = folder
+        self.name: str = facts["name"]
+        self.num_tokens: int = facts["tokens"]
+        self.num_documents: int = facts["documents"]
+        self.num_bytes: int = facts["bytes"]
+        self.tokenizer: str = facts["tokenizer"]
+        self.tokens = _opened(folder / "tokens.bin", facts["dtype"], self.num_tokens)
+        self.bytes = _opened(folder / "bytes.bin", "uint16", self.num_tokens)
+        self.starts = _opened(folder / "documents.bin", "int64", self.num_documents + 1)
+
+    def windows(self, sequence_length: int) -> int:
+        """How many windows of `sequence_length` tokens, each with the token after it, the file holds."""
+        return (self.num_tokens - 1) // sequence_length
+
+    def window(self, i: int, sequence_length: int) -> Window:
+        """Window `i`: the tokens from i * L on, L + 1 of them; windows share no predicted token."""
+        start = i * sequence_length
+        stop = start + sequence_length + 1
+        if not 0 <= i < self.windows(sequence_length):
+            raise IndexError(f"window {i} of {self.windows(sequence_length)} in {self.folder}")
+        first, last = np.searchsorted(self.starts, (start, stop - 1), side="right")
+        documents = np.zeros(sequence_length + 1, dtype=np.int32)
+        documents[self.starts[first:last] - start] = 1
+        return Window(
+            tokens=self.tokens[start:stop].astype(np.int64),
+            documents=documents.cumsum(dtype=np.int32),
+        )
+
+    def window_bytes(self, i: int, sequence_length: int) -> int:
+        """UTF-8 bytes of tokens 2..L of the i-th L tokens: those predicted when they stand alone."""
+        start = i * sequence_length
+        return int(self.bytes[start + 1 : start + sequence_length].sum(dtype=np.int64))
+
+
+def write_tokens(
+    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, folder: Path, description: str
+) -> TokenFile:
+    """Tokenize documents into a folder.
+
+    The text of a document is text only: where it happens to spell a special token, it is taken
+    letter by letter. An interrupted folder is not a token file; the caller renames a whole one.
+
+    Args:
+        documents: texts, read once.
+        tokenizer: a fast tokenizer; gives the ids of BOS and EOS.
+        folder: filled; made where it is absent.
+        description: shown beside the progress, and kept as the name.
+
+    Raises:
+        DataError: no documents, or a text that the tokenizer cannot account for.
+    """
+    encoder = _Encoder(tokenizer)
+    starts = [0]
+    num_bytes = 0
+    total = len(documents) if isinstance(documents, Sized) else None
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        (folder / "tokens.bin").open("wb") as token_file,
+        (folder / "bytes.bin").open("wb") as byte_file,
+        progress(description, total, "documents") as advance,
+    ):
+        for texts in _batches(documents):
+            tokens, sizes, lengths = encoder.encode(texts)
+            token_file.write(tokens.tobytes())
+            byte_file.write(sizes.astype("<u2").tobytes())
+            starts += (starts[-1] + lengths.cumsum()).tolist()
+            num_bytes += int(sizes.sum())
+            advance(len(texts))
+    if len(starts) == 1:
+        raise DataError(f"{description}: there are no documents; check the source and its range of documents")
+    np.array(starts, "<i8").tofile(folder / "documents.bin")
+    facts = {
+        "name": description,
+        "tokens": starts[-1],
+        "documents": len(starts) - 1,
+        "bytes": num_bytes,
+        "dtype": encoder.dtype.name,
+        "tokenizer": encoder.identity,
+    }
+    storage.write_json(folder / FACTS, facts)
+    return TokenFile(folder)
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters = 0
+    for text in documents:
+        batch.append(text)
+        characters += len(text)
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+class _Encoder:
+    """A copy of a tokenizer that cuts nothing off, finds no special tokens in text, and counts bytes."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.identity = hashlib.sha256(self.backend.to_str().encode()).hexdigest()
+        self.backend.encode_special_tokens = True
+        self.bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        self.eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        self.dtype = np.dtype("<u2" if max(tokenizer.get_vocab().values()) < 1 << 16 else "<u4")
+
+    def encode(self, texts: list[str]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+        """Token ids of all documents one after the other, the bytes of each, and tokens per document."""
+        encodings = self.backend.encode_batch(texts, add_special_tokens=False)
+        ids = chain.from_iterable((*self.bos, *encoding.ids, *self.eos) for encoding in encodings)
+        owner = np.arange(len(texts)).repeat([len(encoding) for encoding in encodings])  # of tokens but marks
+        sizes = _token_bytes(texts, encodings, owner)
+        marks = len(self.bos) + len(self.eos)
+        padded = np.zeros(len(sizes) + marks * len(texts), dtype=np.int64)
+        padded[np.arange(len(sizes)) + owner * marks + len(self.bos)] = sizes
+        return np.fromiter(ids, self.dtype), padded, np.bincount(owner, minlength=len(texts)) + marks
+
+
+def _token_bytes(texts: list[str], encodings: list[Encoding], owner: NDArray[np.int64]) -> NDArray[np.int64]:
+    """UTF-8 bytes of text that each token stands for.
+
+    Args:
+        texts: D documents.
+        encodings: their tokens, N in all.
+        owner: [N], which document each token belongs to, rising.
+
+    Raises:
+        DataError: no token for a text, or more bytes to a token than a uint16 can say.
+    """
+    character = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32)
+    before = np.zeros(len(character) + 1, dtype=np.int64)  # bytes before each character of all texts
+    np.cumsum(1 + (character >= 0x80) + (character >= 0x800) + (character >= 0x10000), out=before[1:])
+    stops = np.cumsum([len(text) for text in texts])  # [D], characters up to the end of each text
+    ends = np.fromiter((end for e in encodings for _, end in e.offsets), np.int64, len(owner))
+    ends += np.concatenate(([0], stops))[owner]
+    last = np.diff(owner, append=len(texts)) > 0  # token of its document
+    ends[last] = stops[owner[last]]  # what was stripped at the end counts with it
+    sizes = np.diff(before[np.maximum.accumulate(ends)], prepend=0)
+    silent = {document for document, text in enumerate(texts) if text} - set(owner[last].tolist())
+    lost = [*silent, *owner[sizes > MAX_BYTES].tolist()]
+    if lost:
+        raise DataError(
+            f"the document that begins {texts[lost[0]][:40]!r}: the tokenizer drops it, or makes one token of "
+            f"more than {MAX_BYTES} bytes; use a tokenizer that knows its characters"
+        )
+    return sizes
+
+
+def _opened(path: Path, dtype: str, count: int) -> NDArray[Any]:
+    stored = np.dtype(dtype).newbyteorder("<")
+    expected = count * stored.itemsize
+    found = path.stat().st_size if path.is_file() else None
+    if found != expected:
+        state = "missing" if found is None else f"{found} bytes long"
+        raise DataError(
+            f"{path}: {state}, but {expected} bytes were written; delete {path.parent} and run again"
+        )
+    return np.memmap(path, stored, mode="r").view(np.ndarray)  # slices of a memmap object are slow

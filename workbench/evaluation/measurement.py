@@ -1,0 +1,90 @@
+"""What one task or text says about one model, item by item, so that two models can be compared in pairs."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from workbench import storage
+
+Aspect = Literal["new", "retained", "safety", "language"]
+Aggregation = Literal["mean", "perplexity", "bits_per_byte"]
+
+
+def value(items: Iterable[tuple[float, float]], aggregation: Aggregation) -> float:
+    """Aggregate items of (numerator, denominator) through x = sum of numerators / sum of denominators.
+
+    mean is x; perplexity is exp(x) of nats over tokens, infinite where no float is large enough;
+    bits_per_byte is x / ln 2 of nats over bytes.
+    """
+    pairs = list(items)
+    x = math.fsum(numerator for numerator, _ in pairs) / math.fsum(denominator for _, denominator in pairs)
+    if aggregation == "mean":
+        return x
+    if aggregation == "bits_per_byte":
+        return x / math.log(2)
+    return math.exp(x) if x < math.log(sys.float_info.max) else math.inf
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One cell of the sheet as raw material.
+
+    Attributes:
+        aspect: what the number speaks of.
+        task: name of the task or text within its aspect.
+        metric: as lm-eval spells it, or perplexity or bits_per_byte.
+        items: id of the question or window -> (numerator, denominator); see `value`.
+        aggregation: how items become one number.
+        higher_is_better: direction of the metric.
+        protocol: how it was measured; numbers of different protocols must not be compared.
+        chance: value of a guesser, where the task has choices.
+    """
+
+    aspect: Aspect
+    task: str
+    metric: str
+    items: Mapping[str, tuple[float, float]]
+    aggregation: Aggregation
+    higher_is_better: bool
+    protocol: str
+    chance: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Column of the sheet."""
+        return f"{self.aspect}.{self.task}.{self.metric}"
+
+    @property
+    def value(self) -> float:
+        """The aggregate over all items."""
+        return value(self.items.values(), self.aggregation)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON-able values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Measurement:
+        """Inverse of `to_json`, also after a round trip through a file."""
+        items = {name: (float(pair[0]), float(pair[1])) for name, pair in record["items"].items()}
+        return cls(**{**record, "items": items})
+
+
+def write(path: Path, measurements: Iterable[Measurement], samples: Iterable[Mapping[str, Any]] = ()) -> None:
+    """Write the measurements of one task or text, and a record of each question, to one file."""
+    written = [measurement.to_json() for measurement in measurements]
+    storage.write_json(path, {"measurements": written, "samples": list(samples)})
+
+
+def read(folder: Path) -> list[Measurement]:
+    """All measurements of a row, from its files `<aspect>.<name>.json`."""
+    return [
+        Measurement.from_json(record)
+        for path in sorted(folder.glob("*.*.json"))
+        for record in storage.read_json(path)["measurements"]
+    ]

@@ -1,0 +1,1 @@
+"""Exports: quantized models in layouts that other tools load, one layout a file."""

@@ -1,0 +1,1 @@
+"""Runs: walk the stages of a recipe, record where everything came from, forecast what it will cost."""

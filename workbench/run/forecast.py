@@ -1,0 +1,241 @@
+"""Forecast of a run before it starts: parameters, tokens, memory, disk and time of every variant.
+
+Memory of training follows the accounting of ZeRO (Rajbhandari et al., arXiv 1910.02054, section 3) for
+weights, gradients and AdamW, and counts the activations of a LLaMA block as they are kept for the
+backward pass (method of Korthikanti et al., arXiv 2205.05198, section 4, without the attention matrix,
+which scaled dot-product attention does not keep). Time comes from a short probe of the real shapes on
+this machine; where the model cannot be probed here, no time is given.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+import torch
+from rich.table import Table
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+
+from workbench import data, models
+from workbench.errors import ModelError, RunError
+from workbench.quantization import check_group_size
+from workbench.recipe.schema import Cpt, Engine, Model, Pretrain, Quantize, TrainingStage
+from workbench.stages.job import Job
+
+PROBE_STEPS = 3
+PROBE_SHARE_OF_MEMORY = 0.25
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one variant will take; memory is that of one process, `seconds` is None where nothing was probed."""
+
+    variant: str
+    kind: str
+    parameters: int
+    tokens: int
+    memory_bytes: int
+    disk_bytes: int
+    seconds: float | None
+
+
+def forecast(jobs: list[Job], *, probe: bool = False) -> list[Forecast]:
+    """Forecast every variant of a recipe; finished ones cost nothing any more.
+
+    Raises:
+        ModelError: the group size of a quantize stage does not divide the model's linears.
+    """
+    return [_forecast(job, probe) for job in jobs]
+
+
+def refuse(forecasts: list[Forecast], folder: Path) -> None:
+    """Stop before any work where the machine is too small.
+
+    Raises:
+        RunError: a variant needs more memory than one device has, or the run more disk than is free.
+    """
+    memory, device = _device_memory()
+    for entry in forecasts:
+        if entry.memory_bytes > memory:
+            raise RunError(
+                f"{entry.variant}: {entry.kind} of {entry.parameters:,} parameters needs about "
+                f"{_size(entry.memory_bytes)} per process; {device} has {_size(memory)}. Use a machine with more, or "
+                "more processes with engine.zero_stage 3, engine.offload, a smaller micro_batch_size or "
+                "engine.activation_checkpointing"
+            )
+    needed = sum(entry.disk_bytes for entry in forecasts)
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise RunError(
+            f"{folder}: this run writes about {_size(needed)}, free on that disk is {_size(free)}; make room "
+            "(`workbench clean` shows what old runs take) or run on another disk"
+        )
+
+
+def table(forecasts: list[Forecast]) -> Table:
+    """The forecast for people, one line per variant and a line of totals."""
+    shown = Table(title="forecast", caption="time from a short probe on this machine; - where none was possible")
+    for column in ("variant", "stage"):
+        shown.add_column(column)
+    for column in ("parameters", "tokens", "memory", "disk", "time"):
+        shown.add_column(column, justify="right")
+    for f in forecasts:
+        shown.add_row(
+            f.variant,
+            f.kind,
+            f"{f.parameters:,}",
+            f"{f.tokens:,}",
+            _size(f.memory_bytes),
+            _size(f.disk_bytes),
+            _duration(f.seconds),
+        )
+    seconds = [f.seconds for f in forecasts if f.seconds is not None]
+    shown.add_section()
+    shown.add_row(
+        "all",
+        "",
+        "",
+        f"{sum(f.tokens for f in forecasts):,}",
+        _size(max(f.memory_bytes for f in forecasts)),
+        _size(sum(f.disk_bytes for f in forecasts)),
+        _duration(sum(seconds) if len(seconds) == len(forecasts) else None),
+    )
+    return shown
+
+
+@cache
+def configuration(model: Model) -> PretrainedConfig:
+    """The model's configuration, without its weights.
+
+    Raises:
+        ModelError: a hub model that is not of the LLaMA-3 family and cannot be reached.
+    """
+    if model.new:
+        return models.configuration(model.new)
+    if model.path:
+        return AutoConfig.from_pretrained(data.resolve(model.path), local_files_only=True, trust_remote_code=False)
+    assert model.hub
+    if known := models.published(model.hub):
+        return known
+    try:
+        return AutoConfig.from_pretrained(model.hub, revision=model.revision, trust_remote_code=False)
+    except OSError as error:
+        raise ModelError(f"model.hub: the configuration of {model.hub} could not be fetched: {error}") from error
+
+
+def _root(job: Job) -> Model:
+    while job.parent:
+        job = job.parent
+    return job.model
+
+
+def _forecast(job: Job, probe: bool) -> Forecast:
+    model, stage = _root(job), job.variant.stage
+    config = configuration(model)
+    parameters = _parameters(model)
+    weights = parameters * DTYPE_BYTES[model.dtype]
+    tokens, memory, disk, seconds = 0, weights, 0, None
+    if isinstance(stage, Pretrain | Cpt):
+        tokens = stage.steps * stage.batch_size * stage.sequence_length
+        memory = training_memory(parameters, config, stage, job.recipe.engine)
+        disk = 2 * 12 * parameters + 4 * parameters
+        rate = _training_speed(model, stage.sequence_length) if probe else None
+        seconds = tokens / rate / job.recipe.engine.processes if rate else None
+    elif isinstance(stage, Quantize):
+        assert job.variant.bits
+        check_group_size(_linear_shapes(config), stage.group_size)
+        embeddings = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+        disk = int((parameters - embeddings) * (job.variant.bits + 1) / 8 + embeddings * DTYPE_BYTES[model.dtype])
+        if stage.calibration and job.variant.method != "rtn":
+            tokens = stage.calibration.sequences * stage.calibration.sequence_length
+            memory += 2 * tokens * config.hidden_size * 4 + 3 * config.intermediate_size**2 * 4
+    if job.store.has(job.fingerprint):
+        disk, seconds = 0, 0.0
+    return Forecast(job.variant.name, job.variant.kind, parameters, tokens, memory, disk, seconds)
+
+
+def training_memory(parameters: int, config: PretrainedConfig, stage: TrainingStage, engine: Engine) -> int:
+    """Bytes that one process holds at the peak of a training step."""
+    mixed = engine.precision == "bfloat16"
+    weights, gradients = (2, 2) if mixed else (4, 4)
+    optimizer = 12 if mixed else 8
+    n = engine.processes
+    if engine.offload != "none":
+        optimizer = 0
+    state = (
+        weights / (n if engine.zero_stage >= 3 else 1)
+        + gradients / (n if engine.zero_stage >= 2 else 1)
+        + optimizer / (n if engine.zero_stage >= 1 else 1)
+    ) * parameters
+    micro = stage.micro_batch_size or max(stage.batch_size // n, 1)
+    positions = micro * stage.sequence_length
+    element = 4 if engine.precision == "float32" else 2
+    head = config.hidden_size // config.num_attention_heads
+    block = 6 * config.hidden_size + 2 * head * config.num_key_value_heads + 4 * config.intermediate_size
+    layers = config.num_hidden_layers
+    kept = layers * config.hidden_size + block if engine.activation_checkpointing else layers * block
+    logits = 3 * 4 * config.vocab_size  # float32 logits, their log-softmax and its gradient
+    return int(state + positions * (kept * element + logits))
+
+
+@cache
+def _parameters(model: Model) -> int:
+    return models.count_parameters(configuration(model))
+
+
+def _linear_shapes(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
+    """Shapes [out, in] of one decoder block's linears, by name; all blocks are alike."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return {
+        f"model.layers.0.{name}": (linear.out_features, linear.in_features)
+        for name, linear in models.linears(models.blocks(model)[0]).items()
+    }
+
+
+@cache
+def _training_speed(model: Model, length: int) -> float | None:
+    """Training tokens per second of one process on this machine, or None where the model does not fit a probe."""
+    memory, _ = _device_memory()
+    if _parameters(model) * 16 > PROBE_SHARE_OF_MEMORY * memory:
+        return None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        probe = AutoModelForCausalLM.from_config(configuration(model)).to(device)
+        batch = torch.randint(probe.config.vocab_size, (4, length), device=device)
+    best = float("inf")
+    for _ in range(PROBE_STEPS):
+        start = time.perf_counter()
+        probe(input_ids=batch, labels=batch).loss.backward()
+        probe.zero_grad()
+        best = min(best, time.perf_counter() - start)
+    return batch.numel() / best
+
+
+def _device_memory() -> tuple[int, str]:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory, torch.cuda.get_device_name(0)
+    return psutil.virtual_memory().total, "this machine"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,0 +1,195 @@
+"""Walk a recipe: make every variant once, measure every row, write the sheet.
+
+Killed at any moment, the same command goes on where it stopped: finished work lies in the store under
+its fingerprint, unfinished work in a partial folder. A finished run only shows its sheet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from workbench import evaluation, sheet, storage
+from workbench.errors import RunError
+from workbench.progress import console
+from workbench.recipe import Loaded, variants
+from workbench.recipe.schema import Recipe
+from workbench.run import forecast, record
+from workbench.sheet import Curve, RowInput, Sheet
+from workbench.stages import evaluate, load, quantize, train
+from workbench.stages.job import Job
+from workbench.stages.result import StageResult
+from workbench.storage import Store
+
+# Kinds whose builder goes on from what a stopped try left behind.
+RESUMABLE = {"pretrain", "cpt"}
+BUILDERS: dict[str, Callable[[Job, Path], None]] = {
+    "load": load.build,
+    "pretrain": train.build,
+    "cpt": train.build,
+    "quantize": quantize.build,
+}
+
+
+def run(loaded: Loaded, root: Path, command: str) -> tuple[Sheet, list[str]]:
+    """Run a recipe to its sheet.
+
+    Args:
+        loaded: the recipe, checked.
+        root: folder of all runs and of the store.
+        command: the exact command that reproduces this run, for the report.
+
+    Returns:
+        The sheet, and one sentence for each expectation that was not met.
+
+    Raises:
+        WorkbenchError: something that the user can put right; finished work is kept.
+    """
+    folder = root / run_name(loaded)
+    store = Store(root / ".store")
+    jobs = make_jobs(loaded.recipe, store)
+    _refuse_read_only(folder)
+    with storage.locked(folder / "lock", f"run folder {folder}"):
+        if not _finished(folder, jobs):
+            _walk(loaded, folder, jobs, command)
+        finished = Sheet.from_json(storage.read_json(folder / "sheet.json"))
+    return finished, sheet.check_expectations(finished, loaded.recipe.expect)
+
+
+def run_name(loaded: Loaded) -> str:
+    """Folder of a run below the root: the recipe's name, and a short hash where overrides change its meaning."""
+    return loaded.recipe.name + (f"--{loaded.digest[:8]}" if loaded.overrides else "")
+
+
+def make_jobs(recipe: Recipe, store: Store) -> list[Job]:
+    """One job per variant, in the order in which they are made."""
+    jobs: dict[str, Job] = {}
+    for variant in variants(recipe):
+        parent = jobs[variant.parent] if variant.parent else None
+        jobs[variant.name] = Job(recipe, variant, parent, store)
+    return list(jobs.values())
+
+
+def _walk(loaded: Loaded, folder: Path, jobs: list[Job], command: str) -> None:
+    recipe = loaded.recipe
+    if recipe.evaluate:
+        evaluation.check_battery(evaluation.load_battery(recipe.evaluate.battery))
+    forecast.refuse(forecast.forecast(jobs), folder)
+    events = record.Events(folder / "events.jsonl")
+    storage.write_text(folder / "recipe.yaml", loaded.text)
+    facts = record.provenance(loaded, command)
+    storage.write_json(folder / "record.json", facts)
+    events("run started", digest=loaded.digest)
+    start = time.perf_counter()
+    for job in jobs:
+        _make(job, folder, events)
+    rows = [job for job in jobs if _is_row(job)]
+    for job in rows:
+        _measure(job, folder, events)
+    finished = sheet.build(recipe.name, [_row(job) for job in rows], seed=recipe.seed)
+    facts |= {
+        "finished": record.now(),
+        "seconds": time.perf_counter() - start,
+        "fingerprints": _fingerprints(jobs),
+        "stages": {job.variant.name: job.fingerprint for job in jobs},
+    }
+    sheet.write(folder, finished, [_curve(job) for job in jobs if _trained(job)], command, facts, recipe.expect)
+    storage.write_json(folder / "record.json", facts)
+    events("run finished", seconds=facts["seconds"])
+
+
+def _make(job: Job, folder: Path, events: record.Events) -> None:
+    name = f"{job.variant.stage_index:02d}-{job.variant.kind}-{job.variant.name}"
+    link = folder / "stages" / name
+    if not job.store.has(job.fingerprint):
+        events("stage started", variant=job.variant.name, fingerprint=job.fingerprint)
+        console.print(f"[bold]{job.variant.name}[/bold]  {job.variant.kind}")
+        _link(link, job.folder.with_name(f"{job.fingerprint}.partial"))
+        build = BUILDERS[job.variant.kind]
+        job.store.make(job.fingerprint, lambda out: build(job, out), resumable=job.variant.kind in RESUMABLE)
+        events("stage finished", variant=job.variant.name, seconds=StageResult.read(job.folder).seconds)
+    else:
+        events("stage found in the store", variant=job.variant.name, fingerprint=job.fingerprint)
+    _link(link, job.folder)
+
+
+def _measure(job: Job, folder: Path, events: record.Events) -> None:
+    if job.recipe.evaluate is None:
+        return
+    fingerprint = evaluate.fingerprint(job)
+    if not job.store.has(fingerprint):
+        events("evaluation started", variant=job.variant.name)
+        job.store.make(fingerprint, lambda out: evaluate.build(job, out), resumable=True)
+        events("evaluation finished", variant=job.variant.name)
+    _link(folder / "evals" / job.variant.name, job.store.path(fingerprint))
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    partial = link.with_name(f".{link.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
+    os.replace(partial, link)
+
+
+def _is_row(job: Job) -> bool:
+    section = job.recipe.evaluate
+    return section is None or section.rows == "all" or job.variant.name in section.rows
+
+
+def _trained(job: Job) -> bool:
+    return job.variant.kind in ("pretrain", "cpt")
+
+
+def _fingerprints(jobs: list[Job]) -> list[str]:
+    measured = [evaluate.fingerprint(job) for job in jobs if job.recipe.evaluate and _is_row(job)]
+    return [job.fingerprint for job in jobs] + measured
+
+
+def _finished(folder: Path, jobs: list[Job]) -> bool:
+    path = folder / "record.json"
+    if not path.is_file() or not (folder / "sheet.json").is_file():
+        return False
+    fingerprints = _fingerprints(jobs)
+    return storage.read_json(path).get("fingerprints") == fingerprints and all(map(jobs[0].store.has, fingerprints))
+
+
+def _row(job: Job) -> RowInput:
+    result = StageResult.read(job.folder)
+    measurements, speed = [], None
+    if job.recipe.evaluate:
+        measurements = evaluate.read(job)
+        speed = storage.read_json(job.store.path(evaluate.fingerprint(job)) / "speed.json")["tokens_per_second"]
+    return RowInput(
+        variant=job.variant.name,
+        parent=job.variant.parent,
+        stage=job.variant.kind,
+        method=job.variant.method,
+        settings=job.settings,
+        nominal_bits=result.nominal_bits,
+        real_bits=result.real_bits,
+        disk_bytes=sum(path.stat().st_size for path in job.model_folder.glob("*.safetensors")),
+        measurements=measurements,
+        seconds=result.seconds,
+        peak_memory_bytes=result.peak_memory_bytes,
+        tokens_per_second=speed,
+        warnings=result.warnings,
+    )
+
+
+def _curve(job: Job) -> Curve:
+    lines = (job.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return Curve(job.variant.name, [json.loads(line) for line in lines])
+
+
+def _refuse_read_only(folder: Path) -> None:
+    """A folder that its owner has marked read-only stays as it is, even for a user who could write there."""
+    for path in (folder, *folder.parents):
+        if path.exists():
+            if not stat.S_IMODE(path.stat().st_mode) & 0o222 or not os.access(path, os.W_OK):
+                raise RunError(f"{path} is read-only; make it writable, or run where you may write")
+            return

@@ -1,0 +1,96 @@
+"""Evaluate: one row of the sheet under the recipe's battery, and its speed."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from workbench import evaluation, models, storage
+from workbench.data import TokenFile
+from workbench.recipe.schema import Recipe
+from workbench.stages import prepare
+from workbench.stages.job import VERSIONS, Job
+from workbench.storage import Store
+
+SPEED_BATCH, SPEED_REPEATS = 8, 7
+
+
+def fingerprint(job: Job) -> str:
+    """What determines a row's measurements: the model, the battery's text and the world it asks about."""
+    section = job.recipe.evaluate
+    assert section
+    return storage.digest(
+        {
+            "kind": "evaluate",
+            "version": VERSIONS["evaluate"],
+            "model": job.fingerprint,
+            "battery": evaluation.battery_identity(section.battery),
+            "metadata": metadata(job.recipe),
+        }
+    )
+
+
+def metadata(recipe: Recipe) -> dict[str, Any]:
+    """What the battery's tasks may ask of the recipe: the seed of the miniature world."""
+    return {"seed": recipe.seed}
+
+
+def texts(recipe: Recipe, store: Store, tokenizer_folder: Path) -> dict[str, TokenFile]:
+    """Token files of the battery's held-out texts, by name."""
+    if recipe.evaluate is None:
+        return {}
+    battery = evaluation.load_battery(recipe.evaluate.battery)
+    return {
+        entry.name: prepare.token_file(store, entry.name, entry.text, recipe.seed, tokenizer_folder)
+        for entry in battery.language
+    }
+
+
+@cache
+def _harness(battery: str, seed: int) -> evaluation.Harness:
+    """The battery's tasks, built once per process: eleven rows ask the same questions."""
+    return evaluation.Harness(evaluation.load_battery(battery), {"seed": seed})
+
+
+def build(job: Job, out: Path) -> None:
+    """Write `out/<task>.json` for each task, and `out/speed.json`; finished tasks are not run again."""
+    section = job.recipe.evaluate
+    assert section
+    model = models.load(job.model_folder)
+    tokenizer = models.load_tokenizer(job.model_folder)
+    harness = _harness(section.battery, job.recipe.seed)
+    files = texts(job.recipe, job.store, job.model_folder)
+    evaluation.evaluate(model, tokenizer, harness, files, out, title=job.variant.name)
+    storage.write_json(out / "speed.json", {"tokens_per_second": forward_speed(model)})
+
+
+def read(job: Job) -> list[evaluation.Measurement]:
+    """The measurements of a finished row, in the battery's order."""
+    assert job.recipe.evaluate
+    battery = evaluation.load_battery(job.recipe.evaluate.battery)
+    names = [f"{entry.aspect}.{entry.name}" for entry in battery.tasks]
+    names += [f"language.{entry.name}" for entry in battery.language]
+    folder = job.store.path(fingerprint(job))
+    records = [record for name in names for record in storage.read_json(folder / f"{name}.json")["measurements"]]
+    return [evaluation.Measurement.from_json(record) for record in records]
+
+
+def forward_speed(model: torch.nn.Module) -> float:
+    """Tokens per second of a plain forward pass, median of several, at the context length (at most 512)."""
+    length = min(model.config.max_position_embeddings, 512)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(model.config.vocab_size, (SPEED_BATCH, length), generator=generator).to(model.device)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(SPEED_REPEATS):
+            start = time.perf_counter()
+            model(tokens)
+            if tokens.is_cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+    return tokens.numel() / median(seconds)

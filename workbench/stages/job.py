@@ -1,0 +1,130 @@
+"""A job: one variant of a recipe with everything that determines it, reduced to a fingerprint.
+
+Two jobs with the same fingerprint make the same model, in whatever recipe they stand; the store
+builds it once. Nothing here loads a model, so a finished run is recognised quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from workbench import data, storage
+from workbench.recipe import Variant
+from workbench.recipe.schema import Cpt, Model, Pretrain, Quantize, Recipe, Source
+from workbench.retention import replay
+from workbench.storage import Store
+
+# Raise a number when the same settings would make a different result.
+VERSIONS = {
+    "miniworld": 1,
+    "tokenizer": 1,
+    "tokens": 1,
+    "load": 1,
+    "pretrain": 1,
+    "cpt": 1,
+    "quantize": 1,
+    "evaluate": 1,
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One variant to make, and the job of the variant that it is made from."""
+
+    recipe: Recipe
+    variant: Variant
+    parent: Job | None
+    store: Store
+
+    @property
+    def folder(self) -> Path:
+        """Where the finished work lies: `model/`, `result.json` and the stage's own files."""
+        return self.store.path(self.fingerprint)
+
+    @property
+    def model_folder(self) -> Path:
+        return self.folder / "model"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return storage.digest(
+            {
+                "kind": self.variant.kind,
+                "version": VERSIONS[self.variant.kind],
+                "settings": self.settings,
+                "parent": self.parent.fingerprint if self.parent else None,
+            }
+        )
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the recipe says about this variant and nothing about its siblings."""
+        stage, recipe = self.variant.stage, self.recipe
+        if isinstance(stage, Pretrain | Cpt):
+            return {
+                **stage.model_dump(exclude={"kind", "name", "start", "methods", "replay", "mixture", "checkpoint_every"}),
+                "method": self.variant.method,
+                "mixture": self.mixture,
+                "engine": recipe.engine.model_dump(),
+                "seed": recipe.seed,
+                "new": recipe.model.new.model_dump() if isinstance(stage, Pretrain) and recipe.model.new else None,
+                "sources": self._identities(self.mixture),
+            }
+        if isinstance(stage, Quantize):
+            method_settings = getattr(stage, self.variant.method, None)
+            calibration = stage.calibration if self.variant.method != "rtn" else None
+            return {
+                "method": self.variant.method,
+                "bits": self.variant.bits,
+                **stage.model_dump(include={"group_size", "symmetric", "mse_grid"}),
+                "method_settings": method_settings.model_dump() if method_settings else None,
+                "calibration": calibration.model_dump() if calibration else None,
+                "sources": self._identities(calibration.mixture) if calibration else {},
+                "seed": recipe.seed,
+            }
+        return model_identity(self.model)
+
+    @property
+    def model(self) -> Model:
+        """The recipe's section that a load stage brings in."""
+        return getattr(self.variant.stage, "model", self.recipe.model)
+
+    @property
+    def mixture(self) -> dict[str, float]:
+        """Weights of the sources that this variant is trained on."""
+        stage = self.variant.stage
+        assert isinstance(stage, Pretrain | Cpt)
+        if self.variant.method == "replay":
+            assert isinstance(stage, Cpt) and stage.replay
+            return replay.mixture(stage.mixture, stage.replay)
+        return dict(stage.mixture)
+
+    def _identities(self, names: Mapping[str, float]) -> dict[str, Any]:
+        sources = set(names) | set(self.recipe.model.new.tokenizer_sources if self.recipe.model.new else ())
+        return {name: source_identity(self.recipe.data[name], self.recipe.seed) for name in sorted(sources)}
+
+
+def source_identity(source: Source, seed: int) -> dict[str, Any]:
+    """What determines the text of a source, for a fingerprint."""
+    if source.miniworld:
+        generated = source.model_dump(include={"miniworld", "documents"})
+        return {**generated, "seed": seed, "version": VERSIONS["miniworld"]}
+    return data.identity(source)
+
+
+def model_identity(model: Model) -> dict[str, Any]:
+    """What determines the weights of a model that a recipe brings in: the pinned commit, or the files of a folder."""
+    if model.hub:
+        return {"hub": model.hub, "revision": model.revision, "dtype": model.dtype}
+    assert model.path
+    folder = data.resolve(model.path)
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    return {
+        "dtype": model.dtype,
+        "files": {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in files},
+        "path": str(folder.resolve()),
+    }

@@ -1,0 +1,58 @@
+"""From named sources to token files: text, tokenizer and tokens, each made once and kept in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from workbench import data, miniworld, models, storage
+from workbench.data import TokenFile
+from workbench.recipe.schema import Recipe, Source
+from workbench.stages.job import VERSIONS, source_identity
+from workbench.storage import Store
+
+
+def documents(source: Source, seed: int) -> Iterator[str]:
+    """The documents of any source: built in, local or from the hub."""
+    if source.miniworld:
+        return data.held(source, miniworld.corpus(source.miniworld, seed))
+    return data.documents(source)
+
+
+def tokenizer(store: Store, recipe: Recipe) -> Path:
+    """The folder of the new model's tokenizer, trained on the sources that the recipe names."""
+    new = recipe.model.new
+    assert new is not None
+    sources = [recipe.data[name] for name in new.tokenizer_sources]
+    fingerprint = storage.digest(
+        {
+            "kind": "tokenizer",
+            "version": VERSIONS["tokenizer"],
+            "vocab_size": new.vocab_size,
+            "sources": [source_identity(source, recipe.seed) for source in sources],
+        }
+    )
+
+    def build(out: Path) -> None:
+        texts = chain.from_iterable(documents(source, recipe.seed) for source in sources)
+        models.train_tokenizer(texts, new.vocab_size).save_pretrained(out)
+
+    return store.make(fingerprint, build)
+
+
+def token_file(store: Store, name: str, source: Source, seed: int, tokenizer_folder: Path) -> TokenFile:
+    """The tokens of a source under a tokenizer."""
+    fingerprint = storage.digest(
+        {
+            "kind": "tokens",
+            "version": VERSIONS["tokens"],
+            "source": source_identity(source, seed),
+            "tokenizer": storage.file_digest(tokenizer_folder / "tokenizer.json"),
+        }
+    )
+
+    def build(out: Path) -> None:
+        data.write_tokens(documents(source, seed), models.load_tokenizer(tokenizer_folder), out, f"tokens of {name}")
+
+    return TokenFile(store.make(fingerprint, build))

@@ -1,0 +1,99 @@
+"""Pretrain and cpt: prepare tokens, then run the one training loop in as many processes as the engine asks for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from workbench import data, evaluation, models, storage, training
+from workbench.data import Mixture, TokenFile
+from workbench.recipe.schema import Cpt, Pretrain, Recipe
+from workbench.stages import evaluate, prepare
+from workbench.stages.job import Job
+from workbench.stages.measure import measured
+from workbench.stages.result import StageResult
+
+PROBE_DOCUMENTS = 64
+
+
+def build(job: Job, out: Path) -> None:
+    """Train `job`'s variant into `out`; goes on from the checkpoints that a stopped try left there."""
+    tokenizer = job.parent.model_folder if job.parent else prepare.tokenizer(job.store, job.recipe)
+    sources = job.recipe.data
+    request = {
+        "title": job.variant.name,
+        "recipe": job.recipe.model_dump(mode="json", by_alias=True),
+        "stage": job.variant.stage_index,
+        "method": job.variant.method,
+        "mixture": job.mixture,
+        "tokens": {
+            name: str(prepare.token_file(job.store, name, sources[name], job.recipe.seed, tokenizer).folder)
+            for name in job.mixture
+        },
+        "tokenizer": str(tokenizer),
+        "parent": str(job.parent.model_folder) if job.parent else None,
+        "texts": {name: str(file.folder) for name, file in evaluate.texts(job.recipe, job.store, tokenizer).items()},
+        "out": str(out),
+    }
+    if job.recipe.engine.processes == 1:
+        execute(request)
+    else:
+        path = out / "request.json"
+        storage.write_json(path, request)
+        training.launch(["-m", "workbench.stages.train", str(path)], job.recipe.engine)
+
+
+def execute(request: dict[str, Any]) -> None:
+    """Train and save, on every process alike; process 0 writes."""
+    recipe = Recipe.model_validate(request["recipe"])
+    stage = recipe.stages[request["stage"]]
+    assert isinstance(stage, Pretrain | Cpt)
+    out = Path(request["out"])
+    tokenizer = models.load_tokenizer(Path(request["tokenizer"]))
+    if request["parent"]:
+        model = models.load(Path(request["parent"]))
+    else:
+        assert recipe.model.new
+        model = models.new(recipe.model.new, recipe.seed)
+    models.check_tokenizer(model.config, tokenizer)
+    files = {name: TokenFile(Path(folder)) for name, folder in request["tokens"].items()}
+    mixture = Mixture(files, request["mixture"], recipe.seed, stage.batch_size, stage.sequence_length)
+    with measured() as cost:
+        result = training.train(
+            model,
+            mixture,
+            stage,
+            recipe.engine,
+            recipe.seed,
+            out,
+            probe=_probe(recipe, stage, tokenizer, request["texts"]),
+            title=request["title"],
+        )
+    if training.is_first_process():
+        notes = {"method": request["method"], "tokens": result.tokens, "mixture": request["mixture"]}
+        models.save(model, tokenizer, out / "model", notes)
+        StageResult(
+            result.seconds,
+            cost.peak_memory_bytes,
+            details={
+                "steps": result.steps,
+                "tokens": result.tokens,
+                "training_tokens_per_second": result.tokens_per_second,
+                "final_loss": result.final_loss,
+                "epochs": mixture.epochs(result.steps),
+            },
+        ).write(out)
+
+
+def _probe(recipe: Recipe, stage: Pretrain | Cpt, tokenizer: Any, texts: dict[str, str]) -> evaluation.Probe | None:
+    if recipe.evaluate is None or stage.probe_every is None:
+        return None
+    battery = evaluation.load_battery(recipe.evaluate.battery)
+    files = {name: TokenFile(Path(folder)) for name, folder in texts.items()}
+    return evaluation.Probe(battery, tokenizer, files, evaluate.metadata(recipe), PROBE_DOCUMENTS)
+
+
+if __name__ == "__main__":
+    execute(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

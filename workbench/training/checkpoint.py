@@ -1,0 +1,120 @@
+"""Checkpoints: whole or absent, and independent of how many processes wrote them.
+
+A folder `step-N` holds weights and both moments of AdamW in float32 by parameter name, and a JSON
+with the counters. There is no generator state in it: what a step draws depends on seed, step and
+rank alone. The folder is written as `step-N.tmp`, sealed by a manifest of hashes, and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from workbench import storage
+from workbench.errors import RunError
+from workbench.training.state import State
+
+FORMAT = 1
+KEPT = 2  # whole checkpoints on disk: the newest, and one to fall back on
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What training goes on from.
+
+    Attributes:
+        step: updates done.
+        optimizer_step: updates that AdamW has counted.
+        seconds: time spent so far.
+        loss: of the last step, in nats a token.
+        settings: everything that the weights depend on, to refuse a checkpoint of another training.
+        state: weights and moments by name, float32, on the CPU.
+    """
+
+    step: int
+    optimizer_step: int
+    seconds: float
+    loss: float
+    settings: dict[str, Any]
+    state: State
+
+
+def write(folder: Path, checkpoint: Checkpoint) -> None:
+    """Add a checkpoint to `folder` and drop the oldest ones beyond those kept.
+
+    Raises:
+        RunError: it could not be written; nothing of it is left behind.
+    """
+    final = folder / f"step-{checkpoint.step:09d}"
+    partial = final.with_name(f"{final.name}.tmp")
+    needed = sum(tensor.nbytes for table in checkpoint.state.values() for tensor in table.values())
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for kind, table in checkpoint.state.items():
+            save_file(table, partial / f"{kind}.safetensors")
+        counters = {key: value for key, value in vars(checkpoint).items() if key != "state"}
+        storage.write_json(partial / "counters.json", counters)
+        storage.seal(partial, format=FORMAT)
+        shutil.rmtree(final, ignore_errors=True)  # a broken one of the same step that was passed over
+        os.rename(partial, final)
+        storage.sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise RunError(
+            f"{final}: the checkpoint could not be written ({error}); it takes {needed / 1e6:.1f} MB: make room or "
+            "make the folder writable, then start the same command again; it goes on from the last whole checkpoint"
+        ) from error
+    for old in _all(folder)[KEPT:]:
+        shutil.rmtree(old)
+
+
+def newest(folder: Path, settings: dict[str, Any]) -> Checkpoint | None:
+    """The newest checkpoint that is whole, or None; broken ones are passed over with a warning that names them.
+
+    Raises:
+        RunError: the checkpoint belongs to a training with other settings.
+    """
+    for path in _all(folder):
+        problem = _problem(path)
+        if problem:
+            warnings.warn(f"passing over the checkpoint {path.name}: {problem}", stacklevel=2)
+            continue
+        counters = storage.read_json(path / "counters.json")
+        if differing := sorted(key for key in settings if counters["settings"].get(key) != settings[key]):
+            raise RunError(
+                f"{path}: made with other settings ({', '.join(differing)} differ); restore them, or delete {folder} "
+                "to train from the start"
+            )
+        state = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
+        return Checkpoint(**counters, state=state)
+    return None
+
+
+def remove(folder: Path) -> None:
+    """Delete all checkpoints, whole or not."""
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _all(folder: Path) -> list[Path]:
+    """Renamed checkpoints, newest first."""
+    return sorted((path for path in folder.glob("step-*") if path.suffix != ".tmp"), reverse=True)
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        problem = storage.unsound(path, hashes=True)
+    except RunError as error:
+        return str(error)
+    if problem:
+        return problem
+    found = storage.read_json(path / storage.MANIFEST)["format"]
+    return None if found == FORMAT else f"it has format {found}, this version reads {FORMAT}"

@@ -1,0 +1,79 @@
+"""What is minimised: the cross entropy of the next token, summed, and what a method adds to it.
+
+The sum, not the mean, because a micro-batch does not know how many target tokens the global batch
+has; the loop divides. So the gradient is that of the mean over all target tokens of the global
+batch, however it is cut into processes and micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from workbench.data import Batch, attention_mask
+
+Penalty = Callable[[nn.Module, Batch], Tensor]
+
+NO_TARGET = -100  # label of a position whose next token is not predicted
+LOGITS_AT_ONCE = 2**28  # float32 logits that are alive at a time: 1 GiB
+
+
+class Objective(nn.Module):
+    """A causal language model together with its loss, so that engine and compiler see one module."""
+
+    def __init__(self, model: nn.Module, penalty: Penalty | None, *, autocast: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.penalty = penalty
+        self.autocast = autocast
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss of one micro-batch.
+
+        Args:
+            batch: on the device of the model.
+
+        Returns:
+            Sum of the cross entropy over the target tokens in nats, and the penalty; scalars in float32.
+        """
+        device = batch.tokens.device
+        with torch.autocast(device.type, torch.bfloat16) if self.autocast else nullcontext():
+            logits = self.model(
+                input_ids=batch.tokens,
+                position_ids=batch.positions,
+                attention_mask=attention_mask(batch.documents),
+                use_cache=False,
+            ).logits  # [B, L, V]
+            penalty = self.penalty(self.model, batch) if self.penalty else torch.zeros((), device=device)
+        return summed_cross_entropy(logits.flatten(0, 1), batch.labels.flatten()), penalty
+
+
+def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy in float32, summed over the positions that have a target.
+
+    Where the float32 copy of the logits would be large, it is made in pieces, and made again in the
+    backward pass instead of kept.
+
+    Args:
+        logits: [N, V], any float dtype.
+        labels: [N], int64; NO_TARGET where nothing is predicted.
+
+    Returns:
+        Scalar in float32, nats.
+    """
+    if logits.numel() <= LOGITS_AT_ONCE:
+        return _cross_entropy(logits, labels)
+    rows = max(1, LOGITS_AT_ONCE // logits.shape[1])
+    total = torch.zeros((), device=logits.device)
+    for piece, targets in zip(logits.split(rows), labels.split(rows), strict=True):
+        total = total + checkpoint(_cross_entropy, piece, targets, use_reentrant=False)
+    return total
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.float(), labels, ignore_index=NO_TARGET, reduction="sum")

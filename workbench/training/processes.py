@@ -1,0 +1,65 @@
+"""The processes that train together: who we are, and sums over all of us."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+PATIENCE = timedelta(minutes=30)  # how long a process waits for another before it gives up
+
+
+def start() -> tuple[int, int]:
+    """Join the other processes, once; without a launcher, be a group of one.
+
+    Returns:
+        Rank of this process and number of processes.
+    """
+    if not torch.cuda.is_available():
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # read when deepspeed is imported, hence the late import
+    import deepspeed
+    import deepspeed.ops
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed would compile a shared-memory all-reduce for CPUs at first use; gloo does without.
+    vars(deepspeed.ops)["__compatible_ops__"] = {}
+    if "RANK" not in os.environ:
+        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(alone, MASTER_PORT=str(free_port()))
+    if not dist.is_initialized():
+        deepspeed.init_distributed(timeout=PATIENCE, verbose=False)
+    return dist.get_rank(), dist.get_world_size()
+
+
+def device() -> torch.device:
+    """Where this process computes."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def total(value: Tensor) -> Tensor:
+    """Sum a tensor over all processes, in place."""
+    if dist.get_world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at the moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
