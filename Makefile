@@ -5,14 +5,13 @@
 
 # What a user types after `name=` reaches the commands as it was typed: it travels in the environment
 # and is quoted where it is used, so that neither make nor the shell expands anything in it.
-unexport recipe set model battery format to kernel
+unexport recipe set model battery format to
 export RECIPE := $(value recipe)
 export SET := $(value set)
 export MODEL := $(value model)
 export BATTERY := $(value battery)
 export FORMAT := $(value format)
 export TO := $(value to)
-export KERNEL := $(value kernel)
 
 workbench := .venv/bin/workbench
 
@@ -21,7 +20,7 @@ help:
 	@echo 'make plan recipe=NAME [set="key=value ..."]   forecast of memory, disk, time and tokens; runs nothing'
 	@echo 'make eval model=FOLDER battery=NAME           evaluate a model under evals/batteries/NAME.yaml'
 	@echo 'make export model=FOLDER format=F to=FOLDER   write a model in a format that other tools load'
-	@echo 'make bench [kernel=NAME]                      benchmarks'
+	@echo 'make bench                                    training speed, side by side with others'
 	@echo 'make list                                     recipes and batteries, a line each'
 	@echo 'make doctor                                   look over Python, compiler, packages and devices'
 	@echo 'make clean                                    what runs take on disk, and what no run links to'
@@ -43,7 +42,7 @@ export: setup
 	@$(workbench) export -- "$$MODEL" "$$FORMAT" "$$TO"
 
 bench: setup
-	@$(workbench) bench $${KERNEL:+-- "$$KERNEL"}
+	@.venv/bin/python tests/benchmarks/training_speed.py
 
 list doctor clean: setup
 	@$(workbench) $@

@@ -1,1 +1,1 @@
-"""The adaptation workbench: teach a LLaMA-3 model, keep what it knew, make it safe, squeeze it, and measure all of it."""
+"""The adaptation workbench: teach a LLaMA-3 model, keep what it knew, squeeze it, and measure all of it."""

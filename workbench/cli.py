@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -156,7 +155,9 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="workbench", description="Adapt a LLaMA-3 model and measure what it cost.")
+    parser = argparse.ArgumentParser(
+        prog="workbench", description="Adapt a LLaMA-3 model and measure what it cost."
+    )
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of all runs (default: runs)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -172,10 +173,14 @@ def _parser() -> argparse.ArgumentParser:
     one = add("eval", evaluate)
     one.add_argument("model", type=Path, help="a Hugging Face model folder")
     one.add_argument("battery", help="a file of evals/batteries, without .yaml")
-    one.add_argument("--seed", type=int, default=1, help="seed of the miniature world that the battery asks about")
+    one.add_argument(
+        "--seed", type=int, default=1, help="seed of the miniature world that the battery asks about"
+    )
     written = add("export", export)
     written.add_argument("model", type=Path, help="a model folder, quantized or not")
-    written.add_argument("format", choices=("dense",), help="dense: plain weights that stock transformers loads")
+    written.add_argument(
+        "format", choices=("dense",), help="dense: plain weights that stock transformers loads"
+    )
     written.add_argument("to", type=Path, help="the folder to write; it must not exist")
     two = add("compare", compare)
     two.add_argument("first", type=Path, help="a finished run folder")

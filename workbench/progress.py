@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LINE_EVERY_S = 10.0
 
@@ -18,22 +25,25 @@ console = Console(stderr=True)
 class Advance(Protocol):
     """Report `n` more units done; keyword values are shown beside the bar, as in `advance(1, loss=2.31)`."""
 
-    def __call__(self, n: int = 1, **shown: float | str) -> None: ...
+    def __call__(self, n: int = 1, **shown: float | str) -> None:
+        """Count, and show."""
 
 
 @contextmanager
-def progress(description: str, total: int, unit: str = "", *, done: int = 0, quiet: bool = False) -> Iterator[Advance]:
+def progress(
+    description: str, total: int | None, unit: str = "", *, done: int = 0, quiet: bool = False
+) -> Iterator[Advance]:
     """Show how far a job of `total` units is, and when it will be through.
 
     Args:
         description: what is being done, in a few words.
-        total: units of the whole job.
+        total: units of the whole job; None where nobody knows, as for a stream.
         unit: name of the unit, such as "steps".
         done: units that an earlier run has done already; they do not count in the rate.
         quiet: show nothing; for every process but the first.
     """
     if quiet:
-        yield lambda n=1, **shown: None
+        yield _silent
     elif console.is_terminal:
         with _bar(description, total, unit, done) as advance:
             yield advance
@@ -41,8 +51,12 @@ def progress(description: str, total: int, unit: str = "", *, done: int = 0, qui
         yield _lines(description, total, unit, done)
 
 
+def _silent(n: int = 1, **shown: float | str) -> None:
+    pass
+
+
 @contextmanager
-def _bar(description: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+def _bar(description: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -60,7 +74,7 @@ def _bar(description: str, total: int, unit: str, done: int) -> Iterator[Advance
         yield advance
 
 
-def _lines(description: str, total: int, unit: str, done: int) -> Advance:
+def _lines(description: str, total: int | None, unit: str, done: int) -> Advance:
     start = last = time.monotonic()
     finished = done
 
@@ -71,12 +85,12 @@ def _lines(description: str, total: int, unit: str, done: int) -> Advance:
         if now - last < LINE_EVERY_S:
             return
         last = now
-        left = (now - start) / max(finished - done, 1) * (total - finished)
-        console.print(
-            f"{description}: {finished}/{total} {unit} {_fields(shown)} ({left:.0f} s left)",
-            highlight=False,
-            soft_wrap=True,
-        )
+        so_far, left = f"{finished}", ""
+        if total is not None:
+            so_far += f"/{total}"
+            left = f"({(now - start) / max(finished - done, 1) * (total - finished):.0f} s left)"
+        line = " ".join(part for part in (f"{description}: {so_far} {unit}", _fields(shown), left) if part)
+        console.print(line, highlight=False, soft_wrap=True)
 
     return advance
 

@@ -83,13 +83,15 @@ def seal(folder: Path, **facts: Any) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     for path in files:
         sync(path)
-    entries = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": file_digest(p)} for p in files}
+    entries = {
+        str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": file_digest(p)} for p in files
+    }
     write_json(folder / MANIFEST, {**facts, "files": entries})
     sync(folder)
 
 
 def unsound(folder: Path, *, hashes: bool = False) -> str | None:
-    """Say what is wrong with a sealed folder, or None: files present, of the right size and, if asked, content."""
+    """Say what is wrong with a sealed folder, or None: files present, of their size and, if asked, content."""
     manifest = folder / MANIFEST
     if not manifest.is_file():
         return f"{manifest} is missing"
@@ -134,9 +136,11 @@ class Store:
         self.root = root
 
     def path(self, fingerprint: str) -> Path:
+        """Where the finished folder is, or will be."""
         return self.root / fingerprint
 
     def has(self, fingerprint: str) -> bool:
+        """Whether the folder is finished and undamaged."""
         return unsound(self.path(fingerprint)) is None
 
     def make(self, fingerprint: str, build: Callable[[Path], None], *, resumable: bool = False) -> Path:

@@ -96,9 +96,9 @@ def test_a_lock_is_refused_to_a_second_process_and_names_the_first(tmp_path: Pat
     process.start()
     try:
         assert held.wait(30)
-        with pytest.raises(RunError, match=f"the folder is in use by process {process.pid}"):
-            with storage.locked(tmp_path / "lock", "the folder"):
-                pass
+        refused = pytest.raises(RunError, match=f"the folder is in use by process {process.pid}")
+        with refused, storage.locked(tmp_path / "lock", "the folder"):
+            pass
     finally:
         done.set()
         process.join(30)

@@ -215,8 +215,11 @@ def _hub(source: Source) -> Iterator[str]:
         rows = datasets.load_dataset(
             source.hub, source.subset, split=split, revision=source.revision, streaming=True
         )
-        for number, row in enumerate(rows, 1):
-            yield _text(row, source.field, f"{origin}, {split}, row {number}")
+        texts = (_text(row, source.field, f"{origin}, {split}, row {n}") for n, row in enumerate(rows, 1))
+        if source.document == "file":
+            yield "\n\n".join(texts)
+        else:
+            yield from texts
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"{origin}, subset {source.subset}, split {split}: {error}; check id, revision, subset, split "

@@ -219,8 +219,8 @@ def _token_bytes(texts: list[str], encodings: list[Encoding], owner: NDArray[np.
     lost = [*silent, *owner[sizes > MAX_BYTES].tolist()]
     if lost:
         raise DataError(
-            f"the document that begins {texts[lost[0]][:40]!r}: the tokenizer drops it, or makes one token of "
-            f"more than {MAX_BYTES} bytes; use a tokenizer that knows its characters"
+            f"the document that begins {texts[lost[0]][:40]!r}: the tokenizer drops it, or makes one token "
+            f"of more than {MAX_BYTES} bytes; use a tokenizer that knows its characters"
         )
     return sizes
 

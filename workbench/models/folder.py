@@ -57,7 +57,8 @@ def load(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         if found[problem]:
             names = ", ".join(sorted(str(name) for name in found[problem])[:5])
             raise ModelError(
-                f"{path}: {len(found[problem])} {problem.replace('_keys', '')} weights ({names}); the weights are not "
+                f"{path}: {len(found[problem])} {problem.replace('_keys', '')} weights ({names}); "
+                "the weights are not "
                 "those of config.json: take both from the same model"
             )
     _check_finite(path, model)
@@ -120,7 +121,8 @@ def _read_config(path: Path) -> PretrainedConfig:
         return AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except ValueError as error:
         raise ModelError(
-            f"{file}: model_type {content['model_type']!r} is not an architecture of the installed transformers, and "
+            f"{file}: model_type {content['model_type']!r} is not an architecture of the installed "
+            "transformers, and "
             "code that comes with a model is not run; use a model of a built-in architecture"
         ) from error
 
@@ -142,7 +144,8 @@ def _weight_files(path: Path) -> list[Path]:
         return files
     if pickles := sorted(file for pattern in _PICKLES for file in path.glob(pattern)):
         raise ModelError(
-            f"{pickles[0]}: pickled weights are refused, because opening them can run any code; convert them to "
+            f"{pickles[0]}: pickled weights are refused, because opening them can run any code; "
+            "convert them to "
             "safetensors with the tool of whoever made the model, in a place that you trust"
         )
     raise ModelError(f"{path}: no weights, neither model.safetensors nor {_INDEX}; fetch the model again")
@@ -161,13 +164,14 @@ def _check_finite(path: Path, model: PreTrainedModel) -> None:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             count = int((~torch.isfinite(tensor)).sum())
             raise ModelError(
-                f"{path}: {name} has {count} of {tensor.numel()} values that are NaN or infinite; the model is "
+                f"{path}: {name} has {count} of {tensor.numel()} values that are NaN or infinite; "
+                "the model is "
                 "damaged: fetch it again, or go back to a checkpoint from before it diverged"
             )
 
 
 def _add_rope_theta(file: Path) -> None:
-    """Repeat the rotary base at the top level: readers on transformers 4 look only there, and else take 10000."""
+    """Repeat the rotary base at the top level: transformers 4 looks only there, and else takes 10000."""
     config = json.loads(file.read_text(encoding="utf-8"))
     theta = (config.get("rope_parameters") or {}).get("rope_theta")
     if theta is not None:

@@ -1,4 +1,4 @@
-"""A new LLaMA-3 (arXiv 2407.21783, section 3.2): grouped-query attention, rotary positions, SwiGLU, RMSNorm."""
+"""A new LLaMA-3 (arXiv 2407.21783, section 3.2): grouped queries, rotary positions, SwiGLU, RMSNorm."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _SHAPES = {
 
 
 def published(hub: str) -> LlamaConfig | None:
-    """The configuration of a LLaMA-3 on the hub as far as its size goes, or None where it is not one of the family."""
+    """The configuration of a LLaMA-3 on the hub as far as its size goes; None if it is another model."""
     if hub not in _SHAPES:
         return None
     hidden, intermediate, layers, heads, kv_heads, vocabulary, context, tied = _SHAPES[hub]

@@ -51,7 +51,7 @@ def subsets(block: nn.Module) -> list[list[str]]:
 
 
 def count_parameters(config: PretrainedConfig) -> int:
-    """Parameters of the model that a configuration describes, tied ones counted once; nothing is allocated."""
+    """Parameters of the model that a configuration describes, tied ones once; nothing is allocated."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     return sum(parameter.numel() for parameter in model.parameters())

@@ -49,7 +49,7 @@ class Grid:
     @property
     def top(self) -> int:
         """The largest code."""
-        return 2**self.bits - 1
+        return (1 << self.bits) - 1
 
     def columns(self, in_features: int) -> int:
         """Input columns that share a grid."""
@@ -89,7 +89,7 @@ def fit(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         grid: which grids may be used.
 
     Returns:
-        scale [...], float16, and zero_point [...] in code units, dtype of weight. A group of zeros has scale 0.
+        scale [...], float16, 0 for a group of zeros; zero_point [...] in code units, dtype of weight.
 
     Raises:
         NumericsError: a weight is not finite, or too large for a float16 scale.
@@ -111,13 +111,13 @@ def fit(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def encode(weight: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
-    """q = clamp(round(w / s + z), 0, 2^b - 1), in the dtype of weight; the three tensors broadcast."""
+    """Give q = clamp(round(w / s + z), 0, 2^b - 1), in the dtype of weight; the three tensors broadcast."""
     step = torch.where(scale == 0, 1, scale).to(weight.dtype)
     return (weight / step + zero_point).round_().clamp_(0, grid.top)
 
 
 def decode(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """w^ = s (q - z), in the dtype of codes; the three tensors broadcast."""
+    """Give w^ = s (q - z), in the dtype of codes; the three tensors broadcast."""
     return scale.to(codes.dtype) * (codes - zero_point)
 
 
@@ -140,7 +140,7 @@ def _scale_and_zero_point(low: Tensor, high: Tensor, grid: Grid) -> tuple[Tensor
     scale = _round_up_to_float16((high - low) / grid.top)
     if not bool(torch.isfinite(scale).all()):
         raise NumericsError(
-            "a weight is NaN, infinite or too large for a float16 scale; the model is damaged: quantize an earlier one"
+            "a weight is NaN, infinite or beyond a float16 scale; the model is damaged: take a sound one"
         )
     if grid.symmetric:
         return scale, torch.full_like(low, implied_zero_point(grid.bits))

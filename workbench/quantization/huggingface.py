@@ -25,7 +25,7 @@ QUANT_METHOD = "workbench-affine"
 
 
 @register_quantization_config(QUANT_METHOD)
-class AffineConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class AffineConfig(QuantizationConfigMixin):
     """The `quantization_config` of config.json.
 
     Attributes:
@@ -45,7 +45,7 @@ class AffineConfig(QuantizationConfigMixin):  # type: ignore[misc]
         method: str,
         quant_method: str = QUANT_METHOD,
     ) -> None:
-        self.quant_method = quant_method
+        self.quant_method = quant_method  # type: ignore[assignment]  # the enum lists transformers' own
         self.bits = bits
         self.group_size = group_size
         self.symmetric = symmetric
@@ -54,7 +54,7 @@ class AffineConfig(QuantizationConfigMixin):  # type: ignore[misc]
 
 
 @register_quantizer(QUANT_METHOD)
-class AffineQuantizer(HfQuantizer):  # type: ignore[misc]
+class AffineQuantizer(HfQuantizer):
     """Puts empty quantized linears where the file has quantized weights."""
 
     requires_calibration = True
@@ -84,7 +84,7 @@ class AffineQuantizer(HfQuantizer):  # type: ignore[misc]
         for name, tensor in model.state_dict().items():
             if tensor.shape != self._expected[name]:
                 raise ModelError(
-                    f"{name}: shape {list(tensor.shape)}, but config.json asks for {list(self._expected[name])}; "
+                    f"{name}: shape {list(tensor.shape)}, config.json says {list(self._expected[name])}; "
                     "weights and config.json are not of one model: take both from the same"
                 )
         return model
@@ -93,9 +93,9 @@ class AffineQuantizer(HfQuantizer):  # type: ignore[misc]
 def mark_quantized(model: PreTrainedModel, method: str, grid: Grid, *, g_idx: bool) -> None:
     """Make `save_pretrained` write the `quantization_config` of a model that was quantized in memory."""
     config = AffineConfig(grid.bits, grid.group_size, grid.symmetric, g_idx, method)
-    model.hf_quantizer = AffineQuantizer(config)
-    model.is_quantized = True
-    model.quantization_method = config.quant_method
+    model.hf_quantizer = AffineQuantizer(config)  # type: ignore[assignment]
+    model.is_quantized = True  # type: ignore[assignment]
+    model.quantization_method = config.quant_method  # type: ignore[assignment]
     model.config.quantization_config = config
 
 

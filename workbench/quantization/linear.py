@@ -49,10 +49,11 @@ class AffineLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features, self.bits = in_features, out_features, bits
         groups = in_features // group_size
-        self.register_buffer("codes", torch.empty(out_features, num_words(in_features, bits), dtype=torch.int32))
+        codes = torch.empty(out_features, num_words(in_features, bits), dtype=torch.int32)
+        zero_point = torch.empty(groups, num_words(out_features, bits), dtype=torch.int32)
+        self.register_buffer("codes", codes)
         self.register_buffer("scale", torch.empty(out_features, groups, dtype=torch.float16))
-        zero_point = None if symmetric else torch.empty(groups, num_words(out_features, bits), dtype=torch.int32)
-        self.register_buffer("zero_point", zero_point)
+        self.register_buffer("zero_point", None if symmetric else zero_point)
         self.register_buffer("g_idx", torch.empty(in_features, dtype=torch.int16) if g_idx else None)
         self.bias = bias
         self._decoded: Tensor | None = None
@@ -85,7 +86,8 @@ class AffineLinear(nn.Module):
 
     def dequantize(self) -> Tensor:
         """W [out, in], float32."""
-        return dequantize_packed(self.codes, self.scale, self.zero_point, self.g_idx, self.bits, self.in_features)
+        stored = (self.codes, self.scale, self.zero_point, self.g_idx)
+        return dequantize_packed(*stored, self.bits, self.in_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """From x [..., in] to y [..., out] in the dtype of x."""
@@ -111,7 +113,7 @@ class AffineLinear(nn.Module):
         return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*args, **kwargs)
         self._decoded = None
 
 

@@ -117,7 +117,8 @@ class Source(Section):
     )
     document: Literal["paragraph", "line", "file"] = Field(
         default="paragraph",
-        description="what one document is in a .txt file; paragraphs are parted by blank lines",
+        description="what one document is in a .txt file; paragraphs are parted by blank lines. "
+        "file also joins the rows of a hub data set by blank lines, as published perplexities do",
     )
     documents: tuple[Index, Index] | None = Field(
         default=None,

@@ -1,1 +1,1 @@
-"""Forgetting control: one method a file, each a mixture, a loss, a penalty or a model surgery for the one loop."""
+"""Forgetting control: one method a file, each a mixture, a penalty or a model surgery for the one loop."""

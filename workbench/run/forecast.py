@@ -33,7 +33,7 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one variant will take; memory is that of one process, `seconds` is None where nothing was probed."""
+    """What one variant will take: memory of one process, and seconds or None where nothing was probed."""
 
     variant: str
     kind: str
@@ -64,8 +64,8 @@ def refuse(forecasts: list[Forecast], folder: Path) -> None:
         if entry.memory_bytes > memory:
             raise RunError(
                 f"{entry.variant}: {entry.kind} of {entry.parameters:,} parameters needs about "
-                f"{_size(entry.memory_bytes)} per process; {device} has {_size(memory)}. Use a machine with more, or "
-                "more processes with engine.zero_stage 3, engine.offload, a smaller micro_batch_size or "
+                f"{_size(entry.memory_bytes)} per process; {device} has {_size(memory)}. Use a machine "
+                "with more, or more processes with engine.zero_stage 3, engine.offload, a smaller micro_batch_size or "
                 "engine.activation_checkpointing"
             )
     needed = sum(entry.disk_bytes for entry in forecasts)
@@ -80,7 +80,9 @@ def refuse(forecasts: list[Forecast], folder: Path) -> None:
 
 def table(forecasts: list[Forecast]) -> Table:
     """The forecast for people, one line per variant and a line of totals."""
-    shown = Table(title="forecast", caption="time from a short probe on this machine; - where none was possible")
+    shown = Table(
+        title="forecast", caption="time from a short probe on this machine; - where none was possible"
+    )
     for column in ("variant", "stage"):
         shown.add_column(column)
     for column in ("parameters", "tokens", "memory", "disk", "time"):
@@ -119,14 +121,18 @@ def configuration(model: Model) -> PretrainedConfig:
     if model.new:
         return models.configuration(model.new)
     if model.path:
-        return AutoConfig.from_pretrained(data.resolve(model.path), local_files_only=True, trust_remote_code=False)
+        return AutoConfig.from_pretrained(
+            data.resolve(model.path), local_files_only=True, trust_remote_code=False
+        )
     assert model.hub
     if known := models.published(model.hub):
         return known
     try:
         return AutoConfig.from_pretrained(model.hub, revision=model.revision, trust_remote_code=False)
     except OSError as error:
-        raise ModelError(f"model.hub: the configuration of {model.hub} could not be fetched: {error}") from error
+        raise ModelError(
+            f"model.hub: the configuration of {model.hub} could not be fetched: {error}"
+        ) from error
 
 
 def _root(job: Job) -> Model:
@@ -151,7 +157,9 @@ def _forecast(job: Job, probe: bool) -> Forecast:
         assert job.variant.bits
         check_group_size(_linear_shapes(config), stage.group_size)
         embeddings = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
-        disk = int((parameters - embeddings) * (job.variant.bits + 1) / 8 + embeddings * DTYPE_BYTES[model.dtype])
+        disk = int(
+            (parameters - embeddings) * (job.variant.bits + 1) / 8 + embeddings * DTYPE_BYTES[model.dtype]
+        )
         if stage.calibration and job.variant.method != "rtn":
             tokens = stage.calibration.sequences * stage.calibration.sequence_length
             memory += 2 * tokens * config.hidden_size * 4 + 3 * config.intermediate_size**2 * 4
@@ -201,7 +209,7 @@ def _linear_shapes(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
 
 @cache
 def _training_speed(model: Model, length: int) -> float | None:
-    """Training tokens per second of one process on this machine, or None where the model does not fit a probe."""
+    """Training tokens per second of one process here, or None where the model does not fit a probe."""
     memory, _ = _device_memory()
     if _parameters(model) * 16 > PROBE_SHARE_OF_MEMORY * memory:
         return None

@@ -49,6 +49,7 @@ def provenance(loaded: Loaded, command: str) -> dict[str, Any]:
 
 
 def now() -> str:
+    """The time, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -80,7 +81,9 @@ def git() -> dict[str, Any] | None:
 
     def ask(*arguments: str) -> str | None:
         try:
-            answer = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+            answer = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+            )
         except FileNotFoundError:
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None
@@ -96,6 +99,7 @@ class Events:
         self.path = path
 
     def __call__(self, event: str, **fields: Any) -> None:
+        """Append one event with the time."""
         line = storage.json_line({"time": now(), "event": event, **fields})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from workbench import models, sheet, storage
+from workbench import evaluation, models, sheet
 from workbench.errors import RunError
 from workbench.evaluation import Measurement
 from workbench.quantization.export.dense import densify
@@ -45,7 +45,9 @@ def export_dense(model: Path, to: Path) -> Path:
     densify(loaded)
     partial = to.with_name(f".{to.name}.{os.getpid()}")
     try:
-        models.save(loaded, models.load_tokenizer(model), partial, {"exported from": model.name, "format": "dense"})
+        models.save(
+            loaded, models.load_tokenizer(model), partial, {"exported from": model.name, "format": "dense"}
+        )
         os.rename(partial, to)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -61,7 +63,9 @@ def compare_runs(first: Path, second: Path) -> Table:
     ours, theirs = _rows(first), _rows(second)
     shared = [variant for variant in theirs if variant in ours]
     if not shared:
-        raise RunError(f"{first} has rows {', '.join(ours)}, {second} has {', '.join(theirs)}: none in common")
+        raise RunError(
+            f"{first} has rows {', '.join(ours)}, {second} has {', '.join(theirs)}: none in common"
+        )
     table = Table("row", "what the items say")
     before, after = str(first), str(second)
     for variant in shared:
@@ -79,11 +83,4 @@ def _rows(run: Path) -> dict[str, list[Measurement]]:
     folders = sorted(path for path in (run / "evals").glob("*") if path.is_dir())
     if not folders:
         raise RunError(f"{run}: no evaluated rows in {run / 'evals'}; name the folder of a finished run")
-    return {folder.name: _measurements(folder) for folder in folders}
-
-
-def _measurements(folder: Path) -> list[Measurement]:
-    contents = [storage.read_json(path) for path in sorted(folder.glob("*.*.json"))]
-    return [Measurement.from_json(record) for content in contents for record in content["measurements"]]
-
-
+    return {folder.name: evaluation.read(folder) for folder in folders}

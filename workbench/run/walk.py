@@ -61,7 +61,7 @@ def run(loaded: Loaded, root: Path, command: str) -> tuple[Sheet, list[str]]:
 
 
 def run_name(loaded: Loaded) -> str:
-    """Folder of a run below the root: the recipe's name, and a short hash where overrides change its meaning."""
+    """Folder of a run below the root: the recipe's name, and a short hash where overrides change it."""
     return loaded.recipe.name + (f"--{loaded.digest[:8]}" if loaded.overrides else "")
 
 
@@ -97,7 +97,9 @@ def _walk(loaded: Loaded, folder: Path, jobs: list[Job], command: str) -> None:
         "fingerprints": _fingerprints(jobs),
         "stages": {job.variant.name: job.fingerprint for job in jobs},
     }
-    sheet.write(folder, finished, [_curve(job) for job in jobs if _trained(job)], command, facts, recipe.expect)
+    sheet.write(
+        folder, finished, [_curve(job) for job in jobs if _trained(job)], command, facts, recipe.expect
+    )
     storage.write_json(folder / "record.json", facts)
     events("run finished", seconds=facts["seconds"])
 
@@ -155,15 +157,18 @@ def _finished(folder: Path, jobs: list[Job]) -> bool:
     if not path.is_file() or not (folder / "sheet.json").is_file():
         return False
     fingerprints = _fingerprints(jobs)
-    return storage.read_json(path).get("fingerprints") == fingerprints and all(map(jobs[0].store.has, fingerprints))
+    return storage.read_json(path).get("fingerprints") == fingerprints and all(
+        map(jobs[0].store.has, fingerprints)
+    )
 
 
 def _row(job: Job) -> RowInput:
     result = StageResult.read(job.folder)
     measurements, speed = [], None
     if job.recipe.evaluate:
-        measurements = evaluate.read(job)
-        speed = storage.read_json(job.store.path(evaluate.fingerprint(job)) / "speed.json")["tokens_per_second"]
+        folder = job.store.path(evaluate.fingerprint(job))
+        measurements = evaluation.read(folder)
+        speed = storage.read_json(folder / "speed.json")["tokens_per_second"]
     return RowInput(
         variant=job.variant.name,
         parent=job.variant.parent,

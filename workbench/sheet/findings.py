@@ -91,7 +91,7 @@ def _forgotten(sheet: Sheet, row: Row) -> list[Finding]:
 
 
 def _moves(sheet: Sheet, comparisons: Sequence[Comparison], kept_share: bool = False) -> str:
-    """"accuracy on new facts 26.0 % to 93.0 % (+67.0 points); ..."."""
+    """Each score before and after, such as "accuracy on new facts 26.0 % to 93.0 % (+67.0 points)"."""
     return "; ".join(_move(sheet, comparison, kept_share) for comparison in comparisons)
 
 

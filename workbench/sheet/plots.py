@@ -1,139 +1,38 @@
-"""The figures: lines are labelled where they end, error bars are 95 % intervals, and no ink is spent twice.
-
-Colours follow Okabe and Ito (2008), darkened where text needs it, so that readers with any colour
-vision can tell them apart; one method keeps one colour and one marker through the whole report.
-"""
+"""The figures: lines are labelled where they end, bars are 95 % intervals, and no ink is spent twice."""
 
 from __future__ import annotations
 
-import io
-import math
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from workbench.sheet import labels, wording
+from workbench.sheet.canvas import (
+    FAINT,
+    STYLE,
+    WIDE,
+    Drawing,
+    Look,
+    draw_chance,
+    file_name,
+    looks_of,
+    new_axes,
+    set_scale,
+    title_of,
+)
 from workbench.sheet.sheet import Curve, Row, Sheet
 from workbench.sheet.statistics import Interval
 from workbench.sheet.wording import Unit
 
-INK, FAINT = "#1d2430", "#8b93a1"
-COLOURS = ("#0072b2", "#c8500a", "#00805c", "#a8508a", "#8a6d00", "#3d3d8f", "#6b7280")
-MARKERS = "osD^vPX"
-SIZE = (5.6, 3.7)  # inches; two stand side by side on a wide page
-WIDE = (7.2, 4.6)
-STYLE: Any = {  # matplotlib types the keys as literals
-    "font.size": 10.0,
-    "text.color": INK,
-    "text.parse_math": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5.0,
-}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure, the name of its files, the section of the report it belongs to, and what to know of it."""
-
-    name: str  # letters, digits, dots, dashes and underscores
-    section: str
-    title: str
-    figure: Figure
-    caption: str = ""
-
-    @cached_property
-    def svg(self) -> str:
-        """The figure as SVG with text as text; the same figure gives the same bytes."""
-        buffer = io.StringIO()
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
-            self.figure.savefig(buffer, format="svg", metadata={"Date": None})
-        return buffer.getvalue()
-
-    def png(self) -> bytes:
-        """The figure as PNG, sharp on dense screens."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=200)
-        return buffer.getvalue()
-
 
 def drawings(sheet: Sheet, curves: Sequence[Curve]) -> list[Drawing]:
     """All figures that the sheet has numbers for."""
-    looks = _looks(sheet)
+    looks = looks_of(sheet)
     with matplotlib.rc_context(STYLE):
         return [*_training(sheet, curves, looks), *_frontiers(sheet, looks), *_squeezes(sheet, looks)]
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a method is drawn."""
-
-    colour: str
-    marker: str
-
-
-def _looks(sheet: Sheet) -> dict[str, Look]:
-    """One look a variant, the same for all variants of one method; rows without a parent are ink."""
-    methods = list(dict.fromkeys(row.method for row in sheet.rows if row.parent is not None))
-    looks = {
-        method: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(methods)
-    }
-    return {row.variant: looks[row.method] if row.parent else Look(INK, "o") for row in sheet.rows}
-
-
-def _axes(title: str, x_label: str, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=12)
-    axes.set_xlabel(x_label)
-    return figure, axes
-
-
-def _scale(axes: Axes, axis: str, unit: Unit, values: Sequence[float]) -> None:
-    """Percent for shares; logarithmic where other scores span more than a factor of ten."""
-    chosen = getattr(axes, f"{axis}axis")
-    if unit != "share" and min(values) > 0 and max(values) > 10 * min(values):
-        getattr(axes, f"set_{axis}scale")("log")
-        decades = math.log10(max(values) / min(values))
-        ticks = (1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,)
-        chosen.set_major_locator(LogLocator(subs=ticks))
-        chosen.set_minor_locator(NullLocator())
-        chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    elif unit == "share":
-        chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
-
-
-def _name(*parts: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts))
-
-
-def _title(metric: str) -> str:
-    text = wording.describe(metric)
-    return text[0].upper() + text[1:]
-
-
-def _chance(sheet: Sheet, axes: Axes, metric: str, side: Literal["left", "right"]) -> None:
-    known = next((row.metrics[metric] for row in sheet.rows if metric in row.metrics), None)
-    if known is not None and known.chance is not None:
-        axes.axhline(known.chance, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        where = axes.get_yaxis_transform()
-        x = 0.01 if side == "left" else 0.99
-        axes.text(x, known.chance, "chance", color=FAINT, fontsize=9, ha=side, va="bottom", transform=where)
 
 
 def _training(sheet: Sheet, curves: Sequence[Curve], looks: dict[str, Look]) -> list[Drawing]:
@@ -170,9 +69,9 @@ def _curve(
     sheet: Sheet, metric: str | None, series: dict[str, list[tuple[float, float]]], looks: dict[str, Look]
 ) -> Drawing:
     """One probe, or the loss where no metric is named, of each variant over its training."""
-    title = _title(metric) if metric else "Training loss"
+    title = title_of(metric) if metric else "Training loss"
     unit: Unit = sheet.unit(metric) if metric else "ratio"
-    figure, axes = _axes(title, "tokens of training")
+    figure, axes = new_axes(title, "tokens of training")
     ends = []
     for variant, points in series.items():
         look = looks[variant]
@@ -180,15 +79,15 @@ def _curve(
         axes.plot(*zip(*points, strict=True), color=look.colour, marker=marker, markersize=3.5)
         ends.append(labels.Label(variant, points[-1][0], points[-1][1], look.colour))
     values = [value for points in series.values() for _, value in points]
-    _scale(axes, "y", unit, values)
+    set_scale(axes, "y", unit, values)
     if unit == "share":
         axes.set_ylim(min(0.0, *values), 1.02)
     if metric:
-        _chance(sheet, axes, metric, "right")
+        draw_chance(sheet, axes, metric, "right")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: labels.count(value)))
     labels.at_the_end(figure, axes, ends)
     caption = "" if metric else "In nats per token, each on its own mixture, so levels are not comparable."
-    return Drawing(_name("training", metric or "loss"), "training", title, figure, caption)
+    return Drawing(file_name("training", metric or "loss"), "training", title, figure, caption)
 
 
 def _bar(interval: Interval | None, value: float) -> list[list[float]]:
@@ -205,7 +104,7 @@ def _frontiers(sheet: Sheet, looks: dict[str, Look]) -> list[Drawing]:
 
 
 def _frontier(sheet: Sheet, x_key: str, y_key: str, looks: dict[str, Look]) -> Drawing:
-    figure, axes = _axes("Learning against forgetting", wording.describe(x_key), WIDE)
+    figure, axes = new_axes("Learning against forgetting", wording.describe(x_key), WIDE)
     axes.set_ylabel(wording.describe(y_key))
     places: dict[str, tuple[float, float]] = {}
     points = []
@@ -230,8 +129,8 @@ def _frontier(sheet: Sheet, x_key: str, y_key: str, looks: dict[str, Look]) -> D
     for names in _paths(sheet, places).values():
         line = [places[name] for name in names]
         axes.plot(*zip(*line, strict=True), color=looks[names[-1]].colour, linewidth=0.9, alpha=0.5)
-    _scale(axes, "x", sheet.unit(x_key), [x for x, _ in places.values()] or [1.0])
-    _scale(axes, "y", sheet.unit(y_key), [y for _, y in places.values()] or [1.0])
+    set_scale(axes, "x", sheet.unit(x_key), [x for x, _ in places.values()] or [1.0])
+    set_scale(axes, "y", sheet.unit(y_key), [y for _, y in places.values()] or [1.0])
     axes.margins(0.12)
     if sheet.unit(x_key) == sheet.unit(y_key) == "share":
         axes.set(xlim=(axes.get_xlim()[0], min(1.02, axes.get_xlim()[1])))
@@ -239,7 +138,7 @@ def _frontier(sheet: Sheet, x_key: str, y_key: str, looks: dict[str, Look]) -> D
     labels.beside(figure, axes, points)
     caption = "Small marks are quantized models, joined from many bits to few; bars are 95 % intervals."
     title = "Learning against forgetting"
-    return Drawing(_name("frontier", y_key, x_key), "frontier", title, figure, caption)
+    return Drawing(file_name("frontier", y_key, x_key), "frontier", title, figure, caption)
 
 
 def _paths(sheet: Sheet, shown: dict[str, tuple[float, float]]) -> dict[tuple[str | None, str], list[str]]:
@@ -261,7 +160,7 @@ def _squeezes(sheet: Sheet, looks: dict[str, Look]) -> list[Drawing]:
 
 
 def _squeeze(sheet: Sheet, key: str, quantized: Sequence[Row], looks: dict[str, Look]) -> Drawing:
-    figure, axes = _axes(_title(key), "real bits per weight (fewer to the right)")
+    figure, axes = new_axes(title_of(key), "real bits per weight (fewer to the right)")
     rows = [row for row in quantized if key in row.metrics and row.metrics[key].value is not None]
     lines: dict[tuple[str | None, str], list[Row]] = {}
     for row in sorted(rows, key=lambda row: -(row.real_bits or 0)):
@@ -284,15 +183,15 @@ def _squeeze(sheet: Sheet, key: str, quantized: Sequence[Row], looks: dict[str, 
         for value in _reference(axes, sheet.row(parent), key):
             values.append(value)
             ends.append(labels.Label(parent, 0, value, FAINT))
-    _scale(axes, "y", sheet.unit(key), values or [1.0])
-    _chance(sheet, axes, key, "left")
+    set_scale(axes, "y", sheet.unit(key), values or [1.0])
+    draw_chance(sheet, axes, key, "left")
     axes.set_xscale("log", base=2)
     axes.invert_xaxis()
     axes.set_xticks(sorted({row.nominal_bits for row in rows if row.nominal_bits}))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     labels.at_the_end(figure, axes, ends)
-    return Drawing(_name("bits", key), "bits", f"{_title(key)} over real bits", figure)
+    return Drawing(file_name("bits", key), "bits", f"{title_of(key)} over real bits", figure)
 
 
 def _reference(axes: Axes, parent: Row, key: str) -> list[float]:

@@ -17,9 +17,9 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from workbench import storage
-from workbench.sheet import compare, findings, plots, statistics, status, table, wording
+from workbench.sheet import canvas, compare, findings, plots, statistics, status, table, wording
+from workbench.sheet.canvas import Drawing
 from workbench.sheet.markdown import markdown
-from workbench.sheet.plots import Drawing
 from workbench.sheet.sheet import Curve, Row, Sheet, check_expectations, expected_metric
 from workbench.sheet.table import Cell, Column
 
@@ -173,7 +173,7 @@ def inline(drawing: Drawing) -> Markup:
     text = text.replace("url(#", f"url(#{prefix}-")
     text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", text)
-    for index, colour in enumerate((plots.INK, plots.FAINT, *plots.COLOURS)):
+    for index, colour in enumerate((canvas.INK, canvas.FAINT, *canvas.COLOURS)):
         text = text.replace(colour, f"var(--p{index})")
     return Markup(text)  # matplotlib escapes its texts
 

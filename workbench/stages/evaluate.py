@@ -9,12 +9,13 @@ from statistics import median
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from workbench import evaluation, models, storage
 from workbench.data import TokenFile
 from workbench.recipe.schema import Recipe
 from workbench.stages import prepare
-from workbench.stages.job import VERSIONS, Job
+from workbench.stages.job import VERSIONS, Job, source_identity
 from workbench.storage import Store
 
 SPEED_BATCH, SPEED_REPEATS = 8, 7
@@ -30,6 +31,10 @@ def fingerprint(job: Job) -> str:
             "version": VERSIONS["evaluate"],
             "model": job.fingerprint,
             "battery": evaluation.battery_identity(section.battery),
+            "texts": {
+                entry.name: source_identity(entry.text, job.recipe.seed)
+                for entry in evaluation.load_battery(section.battery).language
+            },
             "metadata": metadata(job.recipe),
         }
     )
@@ -69,22 +74,13 @@ def build(job: Job, out: Path) -> None:
     storage.write_json(out / "speed.json", {"tokens_per_second": forward_speed(model)})
 
 
-def read(job: Job) -> list[evaluation.Measurement]:
-    """The measurements of a finished row, in the battery's order."""
-    assert job.recipe.evaluate
-    battery = evaluation.load_battery(job.recipe.evaluate.battery)
-    names = [f"{entry.aspect}.{entry.name}" for entry in battery.tasks]
-    names += [f"language.{entry.name}" for entry in battery.language]
-    folder = job.store.path(fingerprint(job))
-    records = [record for name in names for record in storage.read_json(folder / f"{name}.json")["measurements"]]
-    return [evaluation.Measurement.from_json(record) for record in records]
-
-
-def forward_speed(model: torch.nn.Module) -> float:
+def forward_speed(model: PreTrainedModel) -> float:
     """Tokens per second of a plain forward pass, median of several, at the context length (at most 512)."""
     length = min(model.config.max_position_embeddings, 512)
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(model.config.vocab_size, (SPEED_BATCH, length), generator=generator).to(model.device)
+    tokens = torch.randint(model.config.vocab_size, (SPEED_BATCH, length), generator=generator).to(
+        model.device
+    )
     seconds = []
     with torch.inference_mode():
         for _ in range(SPEED_REPEATS):

@@ -47,10 +47,12 @@ class Job:
 
     @property
     def model_folder(self) -> Path:
+        """The finished model."""
         return self.folder / "model"
 
     @cached_property
     def fingerprint(self) -> str:
+        """Hash of all that determines the variant."""
         return storage.digest(
             {
                 "kind": self.variant.kind,
@@ -66,12 +68,16 @@ class Job:
         stage, recipe = self.variant.stage, self.recipe
         if isinstance(stage, Pretrain | Cpt):
             return {
-                **stage.model_dump(exclude={"kind", "name", "start", "methods", "replay", "mixture", "checkpoint_every"}),
+                **stage.model_dump(
+                    exclude={"kind", "name", "start", "methods", "replay", "mixture", "checkpoint_every"}
+                ),
                 "method": self.variant.method,
                 "mixture": self.mixture,
                 "engine": recipe.engine.model_dump(),
                 "seed": recipe.seed,
-                "new": recipe.model.new.model_dump() if isinstance(stage, Pretrain) and recipe.model.new else None,
+                "new": recipe.model.new.model_dump()
+                if isinstance(stage, Pretrain) and recipe.model.new
+                else None,
                 "sources": self._identities(self.mixture),
             }
         if isinstance(stage, Quantize):
@@ -117,7 +123,7 @@ def source_identity(source: Source, seed: int) -> dict[str, Any]:
 
 
 def model_identity(model: Model) -> dict[str, Any]:
-    """What determines the weights of a model that a recipe brings in: the pinned commit, or the files of a folder."""
+    """What determines the weights of a model that is brought in: the pinned commit, or a folder's files."""
     if model.hub:
         return {"hub": model.hub, "revision": model.revision, "dtype": model.dtype}
     assert model.path

@@ -45,6 +45,6 @@ def locate(model: Model) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"model.hub: {model.hub} at {model.revision[:8]} could not be fetched: {reason}. Check the network, "
-            "accept the model's licence on its page, and log in with `hf auth login`"
+            f"model.hub: {model.hub} at {model.revision[:8]} could not be fetched: {reason}. Check the "
+            "network, accept the model's licence on its page, and log in with `hf auth login`"
         ) from error

@@ -53,6 +53,8 @@ def token_file(store: Store, name: str, source: Source, seed: int, tokenizer_fol
     )
 
     def build(out: Path) -> None:
-        data.write_tokens(documents(source, seed), models.load_tokenizer(tokenizer_folder), out, f"tokens of {name}")
+        data.write_tokens(
+            documents(source, seed), models.load_tokenizer(tokenizer_folder), out, f"tokens of {name}"
+        )
 
     return TokenFile(store.make(fingerprint, build))

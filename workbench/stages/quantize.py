@@ -24,7 +24,12 @@ def build(job: Job, out: Path) -> None:
     model = models.load(parent.model_folder)
     with measured() as cost:
         report = quantization.quantize(
-            model, stage, job.variant.method, bits, calibration(job, parent.model_folder), title=job.variant.name
+            model,
+            stage,
+            job.variant.method,
+            bits,
+            calibration(job, parent.model_folder),
+            title=job.variant.name,
         )
     notes = {"method": job.variant.method, "bits": bits, "real_bits": report.real_bits}
     models.save(model, tokenizer, out / "model", notes)

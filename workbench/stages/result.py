@@ -15,14 +15,16 @@ class StageResult:
 
     seconds: float
     peak_memory_bytes: int
-    nominal_bits: float | None = None
+    nominal_bits: int | None = None
     real_bits: float | None = None
     warnings: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
+        """Write `result.json`."""
         storage.write_json(folder / "result.json", asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> StageResult:
+        """Read `result.json` of a finished stage."""
         return cls(**storage.read_json(folder / "result.json"))

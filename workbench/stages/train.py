@@ -1,4 +1,4 @@
-"""Pretrain and cpt: prepare tokens, then run the one training loop in as many processes as the engine asks for."""
+"""Pretrain and cpt: prepare tokens, then run the one training loop in as many processes as were asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workbench import data, evaluation, models, storage, training
+from workbench import evaluation, models, storage, training
 from workbench.data import Mixture, TokenFile
 from workbench.recipe.schema import Cpt, Pretrain, Recipe
 from workbench.stages import evaluate, prepare
@@ -34,7 +34,9 @@ def build(job: Job, out: Path) -> None:
         },
         "tokenizer": str(tokenizer),
         "parent": str(job.parent.model_folder) if job.parent else None,
-        "texts": {name: str(file.folder) for name, file in evaluate.texts(job.recipe, job.store, tokenizer).items()},
+        "texts": {
+            name: str(file.folder) for name, file in evaluate.texts(job.recipe, job.store, tokenizer).items()
+        },
         "out": str(out),
     }
     if job.recipe.engine.processes == 1:
@@ -87,7 +89,9 @@ def execute(request: dict[str, Any]) -> None:
         ).write(out)
 
 
-def _probe(recipe: Recipe, stage: Pretrain | Cpt, tokenizer: Any, texts: dict[str, str]) -> evaluation.Probe | None:
+def _probe(
+    recipe: Recipe, stage: Pretrain | Cpt, tokenizer: Any, texts: dict[str, str]
+) -> evaluation.Probe | None:
     if recipe.evaluate is None or stage.probe_every is None:
         return None
     battery = evaluation.load_battery(recipe.evaluate.battery)

@@ -69,15 +69,17 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise RunError(
-            f"{final}: the checkpoint could not be written ({error}); it takes {needed / 1e6:.1f} MB: make room or "
-            "make the folder writable, then start the same command again; it goes on from the last whole checkpoint"
+            f"{final}: the checkpoint could not be written ({error}); it takes {needed / 1e6:.1f} "
+            "MB: make room or "
+            "make the folder writable, then start the same command again; it goes on from the last "
+            "whole checkpoint"
         ) from error
     for old in _all(folder)[KEPT:]:
         shutil.rmtree(old)
 
 
 def newest(folder: Path, settings: dict[str, Any]) -> Checkpoint | None:
-    """The newest checkpoint that is whole, or None; broken ones are passed over with a warning that names them.
+    """The newest checkpoint that is whole, or None; broken ones are passed over and named in a warning.
 
     Raises:
         RunError: the checkpoint belongs to a training with other settings.
@@ -90,7 +92,8 @@ def newest(folder: Path, settings: dict[str, Any]) -> Checkpoint | None:
         counters = storage.read_json(path / "counters.json")
         if differing := sorted(key for key in settings if counters["settings"].get(key) != settings[key]):
             raise RunError(
-                f"{path}: made with other settings ({', '.join(differing)} differ); restore them, or delete {folder} "
+                f"{path}: made with other settings ({', '.join(differing)} differ); restore them, "
+                f"or delete {folder} "
                 "to train from the start"
             )
         state = {file.stem: load_file(file) for file in path.glob("*.safetensors")}

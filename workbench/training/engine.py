@@ -13,7 +13,6 @@ from torch import nn
 
 from workbench.errors import RecipeError
 from workbench.recipe.schema import Engine, TrainingStage
-from workbench.training import processes
 from workbench.training.objective import Objective
 
 
@@ -24,13 +23,17 @@ def micro_batch_size(stage: TrainingStage, world: int) -> int:
         RecipeError: the global batch does not divide among the processes, or not into micro-batches.
     """
     if stage.batch_size % world:
-        raise RecipeError(f"batch_size {stage.batch_size} does not divide among engine.processes {world}")
+        raise RecipeError(
+            f"batch_size {stage.batch_size} does not divide among {world} processes; make it a "
+            f"multiple of {world}"
+        )
     rows = stage.batch_size // world
     micro = stage.micro_batch_size or rows
     if rows % micro:
         fitting = [size for size in range(1, rows + 1) if rows % size == 0]
         raise RecipeError(
-            f"micro_batch_size {micro} does not divide the {rows} sequences of a process; use one of {fitting}"
+            f"micro_batch_size {micro} does not divide the {rows} sequences of a process; use one "
+            f"of {fitting}"
         )
     return micro
 
@@ -61,6 +64,8 @@ def build(objective: Objective, stage: TrainingStage, engine: Engine, world: int
         config=_config(objective, stage, engine, micro, world),
         dist_init_required=False,
     )
+    if world == 1 and not made.zero_optimization():
+        made.enable_backward_allreduce = False  # it would copy every gradient to add it to nothing
     if engine.compile:
         made.compile()
     return made
@@ -88,7 +93,7 @@ def _config(
 ) -> dict[str, Any]:
     size = sum(parameter.numel() for parameter in objective.parameters())
     hidden: int = objective.model.config.hidden_size  # type: ignore[union-attr, assignment]
-    # bfloat16 weights need float32 masters, which DeepSpeed keeps from stage 1 on; for one process that is stage 0.
+    # bfloat16 weights need float32 masters, which DeepSpeed keeps from stage 1 on.
     level = max(engine.zero_stage, 1) if engine.precision == "bfloat16" else engine.zero_stage
     bucket = min(size, 200_000_000)  # elements; buckets beyond the model only waste memory
     zero: dict[str, Any] = {

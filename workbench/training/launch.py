@@ -18,7 +18,7 @@ def launch(arguments: Sequence[str], engine: Engine) -> None:
     """Run a program in `engine.processes` processes on this machine, and wait for all of them.
 
     Args:
-        arguments: what would follow `python`: a script with its arguments, or `-m`, a module and its arguments.
+        arguments: what would follow `python`: a script, or `-m` and a module, and their arguments.
         engine: how many processes.
 
     Raises:
@@ -40,6 +40,8 @@ def launch(arguments: Sequence[str], engine: Engine) -> None:
     code = subprocess.run(command, env=environment, check=False).returncode
     if code:
         raise RunError(
-            f"training in {engine.processes} processes ended with exit code {code}; the message of the process that "
-            "failed stands above. Put that right and start the same command again: it goes on from the last checkpoint"
+            f"training in {engine.processes} processes ended with exit code {code}; the message of "
+            "the process that "
+            "failed stands above. Put that right and start the same command again: it goes on from "
+            "the last checkpoint"
         )

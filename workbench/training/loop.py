@@ -203,13 +203,15 @@ def _refuse_unless_finite(what: str, value: float, step: int, mixture: Mixture) 
     if not math.isfinite(value):
         sources = ", ".join(f"{name} ({count})" for name, count in _drawn(mixture, step).items())
         raise NumericsError(
-            f"step {step + 1}: the {what} is {value}; sequences of the batch by source: {sources}. The update was not "
-            "made; lower learning_rate or clip, lengthen the warm-up, or look for damaged text in these sources"
+            f"step {step + 1}: the {what} is {value}; sequences of the batch by source: {sources}. "
+            "The update was not "
+            "made; lower learning_rate or clip, lengthen the warm-up, or look for damaged text in "
+            "these sources"
         )
 
 
 def _agree(batch: Batch) -> tuple[int, str]:
-    """Count the target tokens of the global batch, and take a digest of its sequences that no split changes."""
+    """Count the target tokens of the global batch, and digest its sequences as no split changes it."""
     rows = batch.tokens.numpy()
     digests = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=7).digest()) for row in rows]
     mine = torch.tensor(

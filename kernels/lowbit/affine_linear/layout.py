@@ -73,9 +73,8 @@ def unpack(words: Tensor, bits: int, num_codes: int) -> Tensor:
     """
     _check_bits(bits)
     if words.shape[-1] != num_words(num_codes, bits):
-        raise ValueError(
-            f"{num_codes} codes of {bits} bits take {num_words(num_codes, bits)} words; found {words.shape[-1]}"
-        )
+        expected = num_words(num_codes, bits)
+        raise ValueError(f"{num_codes} codes of {bits} bits take {expected} words; found {words.shape[-1]}")
     # [..., periods, bits]
     periods = (pad(words, (0, -words.shape[-1] % bits)).long() & 0xFFFFFFFF).unflatten(-1, (-1, bits))
     codes = torch.empty(*periods.shape[:-1], WORD, dtype=torch.uint8, device=words.device)

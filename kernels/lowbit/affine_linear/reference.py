@@ -33,7 +33,7 @@ def dequantize(
     if g_idx is not None:
         columns = g_idx.long()
         return step[:, columns] * (codes.float() - zero[:, columns])
-    grouped = codes.float().unflatten(1, (scale.shape[1], -1))  # [out, groups, in / groups]
+    grouped: Tensor = codes.float().unflatten(1, (scale.shape[1], -1))  # [out, groups, in / groups]
     return (step[..., None] * (grouped - zero[..., None])).flatten(1)
 
 
@@ -60,7 +60,7 @@ def dequantize_packed(
 def affine_linear(
     x: Tensor, codes: Tensor, scale: Tensor, zero_point: Tensor | None, g_idx: Tensor | None, bits: int
 ) -> Tensor:
-    """y = x @ W.T with W from packed storage, computed in float32.
+    """Compute y = x @ W.T with W from packed storage, in float32.
 
     Args:
         x: [..., in], any float dtype.

@@ -158,7 +158,7 @@ def test_no_documents_is_an_error_and_no_token_file(
 def test_a_document_may_be_one_long_token_but_not_too_long(tmp_path: Path) -> None:
     words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"<unk>": 0}, "<unk>")))
     assert write_tokens(["é" * 32767, ""], words, tmp_path / "fits", "texts").bytes.tolist() == [65534]
-    with pytest.raises(DataError, match="the document that begins 'ééé.* more than 65535 bytes"):
+    with pytest.raises(DataError, match=r"the document that begins 'ééé.* more than 65535 bytes"):
         write_tokens(["x", "é" * 32768], words, tmp_path / "large", "texts")
 
 

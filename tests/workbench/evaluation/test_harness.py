@@ -68,6 +68,7 @@ def test_agrees_with_lm_eval_on_its_own(
     tokenizer: PreTrainedTokenizerFast,
     entry: dict[str, Any],
     battery: MakeBattery,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Seconds of questions about the machine, for a report that is not looked at.
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)

@@ -17,8 +17,11 @@ def test_same_seed_gives_same_texts_in_another_process() -> None:
     code = "from workbench import miniworld; print(miniworld.documents('new', 3)[:500])"
     told = [
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": salt, "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True, text=True, check=True,
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": salt, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for salt in ("1", "2")
     ]

@@ -24,17 +24,16 @@ VARIANTS = {
     "gptq-w3": ("cpt-replay", "gptq", 3, 3.52, 0.84, 0.81, 4.9, 3.75),
     "gptq-w2": ("cpt-replay", "gptq", 2, 2.51, 0.52, 0.49, 21.0, 12.5),
 }
-_PROTOCOL = "lm-eval 0.4.13 hf; {} version 1.0; 0 shots; limit none; filter none; batch 16"
 _WINDOWS = "64 windows of 256 tokens, each on its own, no overlap, documents joined as BOS text EOS"
 
 
-def questions(aspect, task, accuracy, ease, noise, task_name):
+def questions(aspect, accuracy, ease, noise):
     """Right where ease plus a little noise of the row's own is below the accuracy's quantile."""
     felt = ease + noise
     right = felt <= np.quantile(felt, accuracy)
     items = {f"q{i:04d}": (float(ok), 1.0) for i, ok in enumerate(right)}
-    protocol = _PROTOCOL.format(task_name)
-    return Measurement(aspect, task, "acc", items, "mean", True, protocol, CHANCE)
+    protocol = f"lm-eval 0.4.13 hf; facts_{aspect} version 1.0; 0 shots; limit none; filter none; batch 16"
+    return Measurement(aspect, "facts", "acc", items, "mean", True, protocol, CHANCE)
 
 
 def windows(task, perplexity, shape):
@@ -58,8 +57,8 @@ def make_rows(seed=0):
         noise = {aspect: wobble * generator.normal(size=values.size) for aspect, values in ease.items()}
         text = {task: values + 0.01 * generator.normal(size=64) for task, values in shape.items()}
         measurements = [
-            questions("new", "facts", new, ease["new"], noise["new"], "miniworld_facts_new"),
-            questions("retained", "facts", retained, ease["retained"], noise["retained"], "miniworld_facts_base"),
+            questions("new", new, ease["new"], noise["new"]),
+            questions("retained", retained, ease["retained"], noise["retained"]),
             *windows("base", ppl_base, text["base"]),
             *windows("new", ppl_new, text["new"]),
         ]

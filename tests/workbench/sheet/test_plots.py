@@ -27,9 +27,14 @@ def test_lines_carry_their_names_and_steep_perplexity_is_logarithmic(drawings):
 
 def test_a_method_keeps_its_colour(drawings):
     axes = {drawing.name: drawing.figure.axes[0] for drawing in drawings}
+    figures = (
+        "bits-new.facts.acc",
+        "bits-language.new.perplexity",
+        "frontier-new.facts.acc-retained.facts.acc",
+    )
+    names = ("gptq", "gptq-w2")
     colours = [
-        {text.get_color() for text in axes[name].texts if text.get_text() in ("gptq", "gptq-w2")}
-        for name in ("bits-new.facts.acc", "bits-language.new.perplexity", "frontier-new.facts.acc-retained.facts.acc")
+        {text.get_color() for text in axes[figure].texts if text.get_text() in names} for figure in figures
     ]
     assert colours[0] == colours[1] == colours[2]
     assert len(colours[0]) == 1
@@ -46,5 +51,6 @@ def test_a_run_without_curves_or_quantized_rows_draws_what_it_has(rows):
     built = sheet.build("r", rows[:3], seed=0)
     assert [drawing.section for drawing in plots.drawings(built, [])] == ["frontier"]
     bare = sheet.build("r", [replace(rows[0], measurements=[])], seed=0)
-    only_loss = [sheet.Curve("base", [{"step": 0, "tokens": 0, "loss": 6.0}, {"step": 1, "tokens": 10, "loss": 5.0}])]
-    assert [drawing.name for drawing in plots.drawings(bare, only_loss)] == ["training-loss"]
+    losses = [{"step": 0, "tokens": 0, "loss": 6.0}, {"step": 1, "tokens": 10, "loss": 5.0}]
+    drawn = plots.drawings(bare, [sheet.Curve("base", losses)])
+    assert [drawing.name for drawing in drawn] == ["training-loss"]

@@ -9,7 +9,7 @@ import pytest
 
 from workbench import sheet
 from workbench.sheet import report
-from workbench.sheet.plots import Drawing
+from workbench.sheet.canvas import Drawing
 
 EVIL = "<script>alert('&')</script>"
 COMMAND = "make recipe=quickstart"
@@ -67,16 +67,10 @@ def test_every_score_and_missed_expectation_is_on_the_page(folder, example):
 
 
 def test_every_text_is_escaped(rows):
-    measurement = replace(rows[0].measurements[0], task=EVIL, protocol=EVIL)
+    measurements = [[replace(row.measurements[0], task=EVIL, protocol=EVIL)] for row in rows[:2]]
     texts = {"stage": EVIL, "method": EVIL, "settings": {EVIL: EVIL}, "warnings": [EVIL]}
-    built = sheet.build(
-        EVIL,
-        [
-            replace(rows[0], **texts, measurements=[measurement]),
-            replace(rows[1], **texts, measurements=[replace(rows[1].measurements[0], task=EVIL, protocol=EVIL)]),
-        ],
-        seed=0,
-    )
+    pairs = zip(rows[:2], measurements, strict=True)
+    built = sheet.build(EVIL, [replace(row, **texts, measurements=found) for row, found in pairs], seed=0)
     assert built.comparisons
     page = report.html(built, [], EVIL, {EVIL: EVIL}, {EVIL: (0, 1)})
     assert "<script" not in page

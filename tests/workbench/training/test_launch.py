@@ -13,27 +13,26 @@ from workbench.recipe.schema import Engine
 from workbench.training import launch
 
 
-@pytest.mark.parametrize("zero_stage", [2, 3])
 def test_two_processes_equal_one(
-    toy: SimpleNamespace,
-    tokens: Path,
-    tmp_path: Path,
-    zero_stage: int,
-    monkeypatch: pytest.MonkeyPatch,
+    toy: SimpleNamespace, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy.run(tokens, tmp_path / "one")
-    extensions = tmp_path / "extensions"
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(extensions))
-    out, request = tmp_path / "two", tmp_path / "request.json"
-    settings = {"zero_stage": zero_stage, "processes": 2}
-    request.write_text(json.dumps({"folder": str(tokens), "out": str(out), "engine": settings}))
-    launch([str(toy.path), str(request)], Engine.model_validate(settings))
-    one, two = toy.rows(tmp_path / "one"), toy.rows(out)
-    assert [row.get("batch") for row in two] == [row.get("batch") for row in one]  # the same data in the same order
-    for key in ("loss", "grad_norm"):
-        assert [r[key] for r in two if key in r] == pytest.approx([r[key] for r in one if key in r], rel=2e-5)
-    assert not extensions.exists()  # nothing was compiled
-    assert (out / "final.safetensors").is_file()
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    requests = [
+        {"folder": str(tokens), "out": str(tmp_path / str(stage)), "engine": {"zero_stage": stage}}
+        for stage in (2, 3)
+    ]
+    (tmp_path / "requests.json").write_text(json.dumps(requests))
+    launch([str(toy.path), str(tmp_path / "requests.json")], Engine(processes=2))
+    one = toy.rows(tmp_path / "one")
+    for stage in ("2", "3"):
+        two = toy.rows(tmp_path / stage)
+        assert [row.get("batch") for row in two] == [row.get("batch") for row in one]  # same data, same order
+        for key in ("loss", "grad_norm"):
+            expected = [row[key] for row in one if key in row]
+            assert [row[key] for row in two if key in row] == pytest.approx(expected, rel=2e-5)
+        assert (tmp_path / stage / "final.safetensors").is_file()
+    assert not (tmp_path / "extensions").exists()  # nothing was compiled
 
 
 def test_failure_of_a_process_is_told(tmp_path: Path) -> None:

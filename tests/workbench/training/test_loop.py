@@ -104,11 +104,15 @@ def test_micro_batches_change_only_the_rounding(
     toy.run(tokens, tmp_path / "four", stage={"micro_batch_size": 2}, engine={"zero_stage": zero_stage})
     one, four = toy.rows(tmp_path / "one"), toy.rows(tmp_path / "four")
     for key in ("loss", "grad_norm"):
-        assert [r[key] for r in four if key in r] == pytest.approx([r[key] for r in one if key in r], rel=2e-5)
+        assert [r[key] for r in four if key in r] == pytest.approx(
+            [r[key] for r in one if key in r], rel=2e-5
+        )
     assert [r.get("batch") for r in four] == [r.get("batch") for r in one]
 
 
-@pytest.mark.parametrize("engine", [{}, {"zero_stage": 2}, {"zero_stage": 3}, {"precision": "bfloat16"}], ids=str)
+@pytest.mark.parametrize(
+    "engine", [{}, {"zero_stage": 2}, {"zero_stage": 3}, {"precision": "bfloat16"}], ids=str
+)
 def test_resume_is_bit_identical(
     toy: SimpleNamespace, tokens: Path, tmp_path: Path, engine: dict[str, Any]
 ) -> None:
@@ -147,7 +151,7 @@ def test_killed_training_ends_bit_identical(toy: SimpleNamespace, tokens: Path, 
     codes = []
     for kill_at in (3, None):
         request = tmp_path / "request.json"
-        request.write_text(json.dumps({"folder": str(tokens), "out": str(out), "kill_at": kill_at}))
+        request.write_text(json.dumps([{"folder": str(tokens), "out": str(out), "kill_at": kill_at}]))
         codes.append(subprocess.run([sys.executable, toy.path, request], check=False).returncode)
     assert codes == [-9, 0]
     assert same(load_file(out / "final.safetensors"), weights(whole))
@@ -187,7 +191,9 @@ def test_penalty_is_averaged_over_micro_batches(toy: SimpleNamespace, tokens: Pa
     one, four = toy.rows(tmp_path / "one"), toy.rows(tmp_path / "four")
     assert one[1]["penalty"] > 0
     for key in ("loss", "penalty", "grad_norm"):
-        assert [r[key] for r in four if key in r] == pytest.approx([r[key] for r in one if key in r], rel=2e-5)
+        assert [r[key] for r in four if key in r] == pytest.approx(
+            [r[key] for r in one if key in r], rel=2e-5
+        )
 
 
 def test_frozen_parameters_stay(toy: SimpleNamespace, tokens: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A toy training: a LLaMA of 40 thousand weights on two sources of very uneven documents.
 
 As a script it runs one training in this process, or in as many as the launcher starts:
-`worker.py REQUEST.json`, with the settings of `run` and, optionally, `kill_at`: a step to die at.
+`worker.py REQUESTS.json`, a list with the settings of `run` and, optionally, `kill_at`: a step to die at.
 """
 
 from __future__ import annotations
@@ -120,4 +120,5 @@ def main(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    for one in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+        main(one)

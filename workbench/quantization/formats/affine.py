@@ -45,8 +45,10 @@ class AffineWeight:
     def stored_bits(self) -> int:
         """Bits that the matrix takes on disk, everything included."""
         out_features, in_features = self.codes.shape
-        groups = self.scale.shape[1]
-        return stored_bits(out_features, in_features, self.bits, groups, self.symmetric, self.g_idx is not None)
+        groups, g_idx = self.scale.shape[1], self.g_idx is not None
+        return stored_bits(
+            out_features, in_features, self.bits, groups, symmetric=self.symmetric, g_idx=g_idx
+        )
 
     def dequantize(self) -> Tensor:
         """W [out, in], float32."""
@@ -60,7 +62,9 @@ class AffineWeight:
         return [AffineWeight(codes, scale, zero, self.g_idx, self.bits) for codes, scale, zero in parts]
 
 
-def stored_bits(out_features: int, in_features: int, bits: int, groups: int, symmetric: bool, g_idx: bool) -> int:
+def stored_bits(
+    out_features: int, in_features: int, bits: int, groups: int, *, symmetric: bool, g_idx: bool = False
+) -> int:
     """Bits that an affine matrix takes on disk: packed codes, scales, packed zero points, group indices.
 
     Args:

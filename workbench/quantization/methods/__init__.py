@@ -12,7 +12,7 @@ from workbench.quantization.grid import Grid
 from workbench.quantization.methods import gptq, rtn
 from workbench.recipe.schema import QuantizationMethod, Quantize
 
-Diagnostics = dict[str, float]
+Quantized = tuple[AffineWeight, dict[str, float]]
 
 
 class Method(NamedTuple):
@@ -25,14 +25,14 @@ class Method(NamedTuple):
     """
 
     calibrated: bool
-    quantize: Callable[[Tensor, Tensor | None, Quantize, Grid], tuple[AffineWeight, Diagnostics]]
+    quantize: Callable[[Tensor, Tensor | None, Quantize, Grid], Quantized]
 
 
-def _rtn(weight: Tensor, hessian: Tensor | None, stage: Quantize, grid: Grid) -> tuple[AffineWeight, Diagnostics]:
+def _rtn(weight: Tensor, hessian: Tensor | None, stage: Quantize, grid: Grid) -> Quantized:
     return rtn.quantize(weight, grid), {}
 
 
-def _gptq(weight: Tensor, hessian: Tensor | None, stage: Quantize, grid: Grid) -> tuple[AffineWeight, Diagnostics]:
+def _gptq(weight: Tensor, hessian: Tensor | None, stage: Quantize, grid: Grid) -> Quantized:
     assert hessian is not None
     dead_columns = float((hessian.diagonal() == 0).sum())
     quantized = gptq.quantize(weight, hessian, stage.gptq, grid)

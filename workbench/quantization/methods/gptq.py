@@ -86,8 +86,8 @@ def _upper_factor_of_inverse(H: Tensor, damping: float) -> Tensor:
         if not failed_minor:
             return U
     raise NumericsError(
-        f"the Hessian is not positive definite with damping {damping:g} (leading minor {int(failed_minor)} of "
-        f"{H.shape[0]}); raise gptq.damping, for instance to {10 * damping:g}, or calibrate on more text"
+        f"the Hessian with damping {damping:g} is not positive definite (leading minor {int(failed_minor)} "
+        f"of {len(H)}); raise gptq.damping, for instance to {10 * damping:g}, or calibrate on more text"
     )
 
 

@@ -1,0 +1,163 @@
+"""The calibration set on its way through the blocks, and what calibrated methods learn from it.
+
+Each block sees what the quantized blocks before it put out, so that it can make up for their errors
+(Frantar et al., arXiv 2210.17323, published code, "sequential onloading").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+from transformers import PreTrainedModel
+
+from workbench import models
+
+# Tokens in one forward pass of a block: a sequence of the usual set, or what small models hold in cache.
+BATCH_TOKENS = 2048
+
+
+@dataclass
+class Inputs:
+    """Inputs of the next block, and the other arguments of all blocks.
+
+    Attributes:
+        hidden: one a batch, [sequences, tokens, hidden].
+        arguments: for each block, for each batch: masks, positions and the like.
+    """
+
+    hidden: list[Tensor]
+    arguments: list[list[dict[str, Any]]]
+
+
+class Hessian:
+    """H = 2/N * sum of x x^T over the N tokens seen: the Hessian of the squared output error of any row of W.
+
+    Kept as a running mean in float32, so that it neither grows with the calibration set nor depends on
+    how the set is cut into batches.
+    """
+
+    def __init__(self, in_features: int, device: torch.device) -> None:
+        self.matrix = torch.zeros(in_features, in_features, device=device)
+        self.num_tokens = 0
+
+    def update(self, inputs: Tensor) -> None:
+        """Add the tokens of inputs [..., in], any float dtype."""
+        x = inputs.reshape(-1, inputs.shape[-1]).float()  # [tokens, in]
+        total = self.num_tokens + x.shape[0]
+        self.matrix.addmm_(x.T, x, beta=self.num_tokens / total, alpha=2 / total)
+        self.num_tokens = total
+
+
+def capture(model: PreTrainedModel, sequences: list[Tensor], device: torch.device) -> Inputs:
+    """What the blocks are called with, for all calibration sequences.
+
+    The blocks are swapped for recorders that hand their input on, so that the model's own forward
+    computes embeddings, masks and positions, and nothing else.
+
+    Args:
+        model: a decoder-only model.
+        sequences: token ids, [tokens] or [sequences, tokens] each.
+        device: where the blocks will run.
+    """
+    blocks = models.blocks(model)
+    originals = list(blocks)
+    recorders = [_Recorder(device) for _ in originals]
+    home = next(model.get_input_embeddings().parameters()).device
+    try:
+        for index, recorder in enumerate(recorders):
+            blocks[index] = recorder
+        for batch in _batches(sequences):
+            model.base_model(input_ids=batch.to(home), use_cache=False)
+    finally:
+        for index, original in enumerate(originals):
+            blocks[index] = original
+    return Inputs(recorders[0].hidden, [recorder.arguments for recorder in recorders])
+
+
+def propagate(block: nn.Module, index: int, inputs: Inputs) -> list[Tensor]:
+    """Outputs of the block of that index, for each batch."""
+    outputs = []
+    for hidden, arguments in zip(inputs.hidden, inputs.arguments[index], strict=True):
+        output = block(hidden, **arguments)
+        outputs.append(output[0] if isinstance(output, tuple) else output)
+    return outputs
+
+
+def hessians(block: nn.Module, index: int, inputs: Inputs, linears: list[nn.Linear]) -> list[Tensor]:
+    """Hessian [in, in] of each of these linears, in forward order, from one pass over the calibration set.
+
+    The pass ends at the last of them, because nothing more is wanted from the block.
+    """
+    collected = [Hessian(linear.in_features, linear.weight.device) for linear in linears]
+    with _hooks(linears, collected):
+        for hidden, arguments in zip(inputs.hidden, inputs.arguments[index], strict=True):
+            with suppress(_Collected):
+                block(hidden, **arguments)
+    return [hessian.matrix for hessian in collected]
+
+
+def relative_output_error(weight: Tensor, approximation: Tensor, hessian: Tensor) -> float:
+    """||(W - W^) X|| / ||W X|| over the calibration inputs, from their second moments alone.
+
+    Args:
+        weight: W [out, in].
+        approximation: W^ [out, in].
+        hessian: H [in, in], any multiple of X X^T.
+    """
+    error = weight - approximation
+    numerator, denominator = (float((e @ hessian * e).sum().clamp(min=0)) for e in (error, weight))
+    return (numerator / denominator) ** 0.5 if denominator else 0.0
+
+
+class _Collected(Exception):
+    """All inputs that were wanted have been seen."""
+
+
+@contextmanager
+def _hooks(linears: list[nn.Linear], collected: list[Hessian]) -> Iterator[None]:
+    def collect(hessian: Hessian) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            hessian.update(args[0])
+            if hessian is collected[-1]:
+                raise _Collected
+
+        return hook
+
+    handles = [
+        linear.register_forward_pre_hook(collect(hessian))
+        for linear, hessian in zip(linears, collected, strict=True)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Recorder(nn.Module):
+    """Stands in for a block: keeps what it is called with, and hands its input on."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.hidden: list[Tensor] = []
+        self.arguments: list[dict[str, Any]] = []
+
+    def forward(self, hidden_states: Tensor, **arguments: Any) -> Tensor:
+        self.hidden.append(hidden_states.to(self.device))
+        self.arguments.append(tree_map_only(Tensor, lambda tensor: tensor.to(self.device), arguments))
+        return hidden_states
+
+
+def _batches(sequences: list[Tensor]) -> Iterator[Tensor]:
+    """Token ids [sequences, tokens] of neighbouring sequences of one length, BATCH_TOKENS at a time."""
+    rows = [row for tokens in sequences for row in torch.atleast_2d(tokens)]
+    for length, same_length in groupby(rows, key=len):
+        yield from torch.stack(list(same_length)).split(max(1, BATCH_TOKENS // length))
