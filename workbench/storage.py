@@ -91,7 +91,7 @@ def seal(folder: Path, **facts: Any) -> None:
 
 
 def unsound(folder: Path, *, hashes: bool = False) -> str | None:
-    """Say what is wrong with a sealed folder, or None: files present, of their size and, if asked, content."""
+    """Say what is wrong with a sealed folder, or None: files there, of their size and, if asked, content."""
     manifest = folder / MANIFEST
     if not manifest.is_file():
         return f"{manifest} is missing"

@@ -48,6 +48,9 @@ class TextEntry(Section):
     text: Source
     sequence_length: Count = Field(description="tokens in a window")
     windows: Count | None = Field(default=None, description="only the first windows; default: all")
+    documents: Literal["joined", "apart"] = Field(
+        default="joined", description="apart: documents of a window do not see each other, as in training"
+    )
 
 
 class Battery(Section):

@@ -1,9 +1,15 @@
 """Perplexity and bits per byte of held-out text, in windows that know nothing of each other.
 
-The protocol of GPTQ (Frantar et al., arXiv 2210.17323, section 5): the tokens of the whole text, one
-document after the other with their BOS and EOS, are cut into windows of L tokens without overlap; the
-rest that fills no window is dropped; each window is one causal sequence of which tokens 2..L are
-predicted. Letters: B windows at a time, L tokens in a window, V tokens in the vocabulary.
+The tokens of the whole text, one document after the other with their BOS and EOS, are cut into windows
+of L tokens without overlap; the rest that fills no window is dropped. What happens within a window is
+the battery's choice:
+
+    joined   each window is one causal sequence of which tokens 2..L are predicted, whatever documents
+             it holds: the protocol of GPTQ (Frantar et al., arXiv 2210.17323, section 5), which
+             published perplexities follow
+    apart    documents do not see each other, as in packed training: for texts of short documents
+
+Letters: B windows at a time, L tokens in a window, V tokens in the vocabulary.
 """
 
 from __future__ import annotations
@@ -14,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from workbench.data import TokenFile
+from workbench.data import Batch, TokenFile, attention_mask, pack
+from workbench.data.packing import NO_TARGET
 from workbench.errors import DataError, NumericsError
 from workbench.evaluation.battery import TextEntry
 from workbench.evaluation.measurement import Measurement
@@ -23,10 +30,12 @@ from workbench.progress import progress
 # Logits of one forward pass, in values: 2 GiB in float32.
 MAX_LOGITS = 2**29
 
+Score = tuple[float, float, float]  # nats, predicted tokens and their bytes, of one window
+
 
 @torch.no_grad()
-def window_nats(model: PreTrainedModel, windows: Tensor) -> Tensor:
-    """Negative log-likelihood of each window's tokens 2..L.
+def window_nats(model: nn.Module, windows: Tensor) -> Tensor:
+    """Negative log-likelihood of each joined window's tokens 2..L.
 
     Args:
         model: a causal language model in the Hugging Face form.
@@ -36,9 +45,36 @@ def window_nats(model: PreTrainedModel, windows: Tensor) -> Tensor:
         [B] float64, nats, on the CPU.
     """
     windows = windows.to(next(model.parameters()).device)
-    logits = model(input_ids=windows, use_cache=False).logits[:, :-1].float()  # [B, L - 1, V]
-    nats = functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none")
-    return nats.view(len(windows), -1).double().sum(1).cpu()
+    logits = model(input_ids=windows, use_cache=False).logits[:, :-1]  # [B, L - 1, V]
+    return _summed(logits, windows[:, 1:])
+
+
+@torch.no_grad()
+def packed_nats(model: nn.Module, batch: Batch) -> Tensor:
+    """Negative log-likelihood of the target tokens of each row, documents apart.
+
+    Args:
+        model: a causal language model in the Hugging Face form.
+        batch: packed rows [B, L].
+
+    Returns:
+        [B] float64, nats, on the CPU.
+    """
+    device = next(model.parameters()).device
+    logits = model(
+        input_ids=batch.tokens.to(device),
+        position_ids=batch.positions.to(device),
+        attention_mask=attention_mask(batch.documents.to(device)),
+        use_cache=False,
+    ).logits  # [B, L, V]
+    return _summed(logits, batch.labels.to(device))
+
+
+def _summed(logits: Tensor, labels: Tensor) -> Tensor:
+    nats = functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=NO_TARGET, reduction="none"
+    )
+    return nats.view(labels.shape).double().sum(1).cpu()
 
 
 def perplexity(
@@ -57,38 +93,54 @@ def perplexity(
         NumericsError: a window's loss is not a finite number.
     """
     length = entry.sequence_length
-    count = len(text.tokens) // length
+    count = text.windows(length) if entry.documents == "apart" else text.num_tokens // length
     if count == 0:
         raise DataError(
-            f"text {entry.name}: {len(text.tokens)} tokens do not fill one window of {length}; "
+            f"text {entry.name}: {text.num_tokens} tokens do not fill one window of {length}; "
             "give it more text, or a smaller sequence_length"
         )
     count = min(count, entry.windows or count)
-    vocabulary = model.config.vocab_size
-    rows = max(1, min(batch_size, MAX_LOGITS // (length * vocabulary)))
-    nats: list[float] = []
+    rows = max(1, min(batch_size, MAX_LOGITS // (length * model.config.vocab_size)))
+    score = _apart if entry.documents == "apart" else _joined
+    scores: list[Score] = []
     with progress(f"{title}: perplexity of {entry.name}", count, "windows", quiet=quiet) as advance:
         for start in range(0, count, rows):
             stop = min(start + rows, count)
-            tokens = np.asarray(text.tokens[start * length : stop * length], dtype=np.int64)
-            nats += window_nats(model, torch.from_numpy(tokens).view(-1, length)).tolist()
+            scores += score(model, text, length, range(start, stop))
             advance(stop - start)
-    finite = np.isfinite(nats)
+    finite = np.isfinite([nats for nats, _, _ in scores])
     if not finite.all():
         raise NumericsError(
             f"text {entry.name}, window {finite.argmin()}: the loss is not finite, so the model's weights "
             "or activations overflow; evaluate it in float32, or leave this row out"
         )
-    return _measurements(nats, text, entry)
+    return _measurements(scores, entry)
 
 
-def _measurements(nats: list[float], text: TokenFile, entry: TextEntry) -> list[Measurement]:
-    length = entry.sequence_length
-    protocol = f"{len(nats)} windows of {length} tokens, each on its own; documents joined as BOS text EOS"
-    predicted = float(length - 1)
-    tokens = {str(i): (loss, predicted) for i, loss in enumerate(nats)}
-    bytes_ = {str(i): (loss, float(text.window_bytes(i, length))) for i, loss in enumerate(nats)}
+def _joined(model: PreTrainedModel, text: TokenFile, length: int, windows: range) -> list[Score]:
+    tokens = np.asarray(text.tokens[windows.start * length : windows.stop * length], dtype=np.int64)
+    nats = window_nats(model, torch.from_numpy(tokens).view(-1, length)).tolist()
+    sizes = [float(text.window_bytes(i, length)) for i in windows]
+    return [(loss, length - 1.0, size) for loss, size in zip(nats, sizes, strict=True)]
+
+
+def _apart(model: PreTrainedModel, text: TokenFile, length: int, windows: range) -> list[Score]:
+    batch = pack([text.window(i, length) for i in windows], [text.name] * len(windows), length)
+    predicted = (batch.labels != NO_TARGET).numpy()  # [B, L]
+    sizes = text.bytes[windows.start * length + 1 : windows.stop * length + 1].reshape(-1, length)
+    nats = packed_nats(model, batch).tolist()
     return [
-        Measurement("language", entry.name, "perplexity", tokens, "perplexity", False, protocol),
-        Measurement("language", entry.name, "bits_per_byte", bytes_, "bits_per_byte", False, protocol),
+        (loss, float(mask.sum()), float(size[mask].sum()))
+        for loss, mask, size in zip(nats, predicted, sizes, strict=True)
+    ]
+
+
+def _measurements(scores: list[Score], entry: TextEntry) -> list[Measurement]:
+    protocol = f"{len(scores)} windows of {entry.sequence_length} tokens, each on its own; "
+        f"documents {entry.documents}"
+    per_token = {str(i): (nats, tokens) for i, (nats, tokens, _) in enumerate(scores)}
+    per_byte = {str(i): (nats, size) for i, (nats, _, size) in enumerate(scores)}
+    return [
+        Measurement("language", entry.name, "perplexity", per_token, "perplexity", False, protocol),
+        Measurement("language", entry.name, "bits_per_byte", per_byte, "bits_per_byte", False, protocol),
     ]

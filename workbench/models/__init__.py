@@ -4,7 +4,7 @@
 `linears` and `subsets` walk a decoder the way that layer-by-layer methods need it.
 """
 
-from workbench.models.folder import load, load_tokenizer, save
+from workbench.models.folder import load, load_config, load_tokenizer, save
 from workbench.models.llama import configuration, new
 from workbench.models.published import published
 from workbench.models.tokenizer import check_tokenizer, train_tokenizer
@@ -17,6 +17,7 @@ __all__ = [
     "count_parameters",
     "linears",
     "load",
+    "load_config",
     "load_tokenizer",
     "new",
     "published",

@@ -21,11 +21,15 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.logging import disable_progress_bar
 
-from workbench.errors import ModelError
+from workbench.errors import ModelError, RunError
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _INDEX = "model.safetensors.index.json"
+
+# Bars that flash by for every folder; the workbench shows progress of its own.
+disable_progress_bar()
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -39,10 +43,10 @@ def load(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         ModelError: not a model folder; pickled, corrupt, missing or unexpected weights; a weight that
             is not a number; an architecture that needs code of its own.
     """
-    config = _read_config(path)
+    config = load_config(path)
     for file in _weight_files(path):
         _check_readable(file)
-    model, found = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         path,
         config=config,
         dtype=dtype,
@@ -53,16 +57,18 @@ def load(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         ignore_mismatched_sizes=True,  # so that they are reported here, by name, with the others
         output_loading_info=True,
     )
+    model: PreTrainedModel = loaded[0]
+    found: dict[str, Any] = loaded[1]
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if found[problem]:
             names = ", ".join(sorted(str(name) for name in found[problem])[:5])
             raise ModelError(
                 f"{path}: {len(found[problem])} {problem.replace('_keys', '')} weights ({names}); "
-                "the weights are not "
-                "those of config.json: take both from the same model"
+                "the weights are not those of config.json: take both from the same model"
             )
     _check_finite(path, model)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
@@ -93,15 +99,29 @@ def save(
         tokenizer: its tokenizer.
         path: the folder to fill; it is made if it is not there.
         notes: how the model was made, for the model card; `base_model` goes into its front matter.
+
+    Raises:
+        RunError: the weights could not be written.
     """
     path.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(path)
+    try:
+        model.save_pretrained(path)
+    except SafetensorError as error:
+        raise RunError(
+            f"{path}: the weights could not be written ({error}); make room or make the folder writable, "
+            "then start the same command again"
+        ) from error
     tokenizer.save_pretrained(path)
     _add_rope_theta(path / "config.json")
     (path / "README.md").write_text(_card(model, notes), encoding="utf-8")
 
 
-def _read_config(path: Path) -> PretrainedConfig:
+def load_config(path: Path) -> PretrainedConfig:
+    """Read the configuration of a model folder, without its weights.
+
+    Raises:
+        ModelError: not a model folder, or an architecture that needs code of its own.
+    """
     if not path.is_dir():
         raise ModelError(
             f"{path}: {'not a folder' if path.exists() else 'no such folder'}; name a Hugging Face folder"
@@ -118,12 +138,14 @@ def _read_config(path: Path) -> PretrainedConfig:
             f"{file}: no model_type, so it does not say which architecture it is; fetch the model again"
         )
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            path, trust_remote_code=False, local_files_only=True
+        )
+        return config
     except ValueError as error:
         raise ModelError(
             f"{file}: model_type {content['model_type']!r} is not an architecture of the installed "
-            "transformers, and "
-            "code that comes with a model is not run; use a model of a built-in architecture"
+            "transformers, and code that comes with a model is not run; use a built-in architecture"
         ) from error
 
 

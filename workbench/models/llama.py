@@ -51,4 +51,5 @@ def new(section: NewModel, seed: int) -> LlamaForCausalLM:
         eos_token_id=[TOKEN_ID[END], TOKEN_ID[END_OF_TURN]],
         pad_token_id=TOKEN_ID[PAD],
     )
-    return model.eval()
+    model.eval()
+    return model

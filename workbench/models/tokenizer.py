@@ -91,9 +91,7 @@ def check_tokenizer(model_config: PretrainedConfig, tokenizer: PreTrainedTokeniz
     if highest >= model_config.vocab_size:
         token = tokenizer.convert_ids_to_tokens(highest)
         raise ModelError(
-            f"the tokenizer does not match the model: it has ids up to {highest} ({token!r}), the "
-            "model embeds "
-            f"{model_config.vocab_size} tokens (ids to {model_config.vocab_size - 1}); use the "
-            "tokenizer that the "
-            "model was trained with"
+            f"the tokenizer does not match the model: it has ids up to {highest} ({token!r}), the model "
+            f"embeds {model_config.vocab_size} tokens (ids to {model_config.vocab_size - 1}); use the tokenizer "
+            "that the model was trained with"
         )

@@ -73,9 +73,9 @@ class AffineLinear(nn.Module):
                 bias=bias,
             )
         layer.codes = pack(weight.codes, weight.bits)
-        layer.scale = weight.scale.contiguous()
+        layer.scale = weight.scale.clone()  # layers that were quantized together must not share storage
         layer.zero_point = None if weight.zero_point is None else pack(weight.zero_point.T, weight.bits)
-        layer.g_idx = weight.g_idx
+        layer.g_idx = None if weight.g_idx is None else weight.g_idx.clone()
         return layer
 
     @property
@@ -130,4 +130,5 @@ def linear_shapes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
 
 def dotted_name(model: nn.Module, module: nn.Module) -> str:
     """The name of a module in its model."""
-    return next(name for name, candidate in model.named_modules() if candidate is module)
+    names: dict[nn.Module, str] = {candidate: name for name, candidate in model.named_modules()}
+    return names[module]

@@ -235,6 +235,11 @@ class Calibration(Section):
     mixture: Mixture = Field(description="weight of each data source; weights sum to 1")
     sequences: Count = 128
     sequence_length: Count = 2048
+    documents: Literal["joined", "apart"] = Field(
+        default="joined",
+        description="joined: a sequence is one text, as published results have it; apart: cut at the ends of "
+        "documents, for models trained on packed short documents",
+    )
 
 
 class Gptq(Section):

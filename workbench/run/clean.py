@@ -25,7 +25,7 @@ def clean(runs: Path, *, remove: bool) -> Table:
         size = sum(
             path.stat().st_size for path in entry.rglob("*") if path.is_file() and not path.is_symlink()
         )
-        kept = entry.resolve() in linked or entry.suffix == ".partial" and _in_use(entry)
+        kept = entry.resolve() in linked or (entry.suffix == ".partial" and _in_use(entry))
         if remove and not kept:
             shutil.rmtree(entry)
         table.add_row(

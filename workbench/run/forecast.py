@@ -121,9 +121,7 @@ def configuration(model: Model) -> PretrainedConfig:
     if model.new:
         return models.configuration(model.new)
     if model.path:
-        return AutoConfig.from_pretrained(
-            data.resolve(model.path), local_files_only=True, trust_remote_code=False
-        )
+        return models.load_config(data.resolve(model.path))
     assert model.hub
     if known := models.published(model.hub):
         return known

@@ -16,7 +16,7 @@ SAMPLE_EVERY_S = 0.02
 
 @dataclass
 class Cost:
-    """Seconds of wall time, and the most memory held at a time: of the GPU if there is one, else of the process."""
+    """Seconds of wall time, and the most memory held at a time: of the GPU, else of the process."""
 
     seconds: float = 0.0
     peak_memory_bytes: int = 0

@@ -43,7 +43,7 @@ def build(job: Job, out: Path) -> None:
 
 
 def calibration(job: Job, tokenizer_folder: Path) -> list[torch.Tensor] | None:
-    """Sequences [1, L] of the calibration mixture; None where the method looks at no text."""
+    """Token sequences of the calibration mixture; None where the method looks at no text."""
     stage, recipe = job.variant.stage, job.recipe
     assert isinstance(stage, Quantize)
     section = stage.calibration
@@ -54,4 +54,9 @@ def calibration(job: Job, tokenizer_folder: Path) -> list[torch.Tensor] | None:
         for name in section.mixture
     }
     mixture = Mixture(files, section.mixture, recipe.seed, section.sequences, section.sequence_length)
-    return list(mixture.batch(0).tokens.split(1))
+    batch = mixture.batch(0)
+    if section.documents == "joined":
+        return list(batch.tokens)
+    lengths = [torch.unique_consecutive(row, return_counts=True)[1].tolist() for row in batch.documents]
+    pieces = [piece for row, cuts in zip(batch.tokens, lengths, strict=True) for piece in row.split(cuts)]
+    return sorted(pieces, key=len)  # neighbours of one length run as one batch

@@ -69,10 +69,9 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise RunError(
-            f"{final}: the checkpoint could not be written ({error}); it takes {needed / 1e6:.1f} "
-            "MB: make room or "
-            "make the folder writable, then start the same command again; it goes on from the last "
-            "whole checkpoint"
+            f"{final}: the checkpoint could not be written ({error}); it takes {needed / 1e6:.1f} MB: "
+            "make room or make the folder writable, then start the same command again; it goes on from "
+            "the last whole checkpoint"
         ) from error
     for old in _all(folder)[KEPT:]:
         shutil.rmtree(old)
@@ -93,8 +92,7 @@ def newest(folder: Path, settings: dict[str, Any]) -> Checkpoint | None:
         if differing := sorted(key for key in settings if counters["settings"].get(key) != settings[key]):
             raise RunError(
                 f"{path}: made with other settings ({', '.join(differing)} differ); restore them, "
-                f"or delete {folder} "
-                "to train from the start"
+                f"or delete {folder} to train from the start"
             )
         state = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
         return Checkpoint(**counters, state=state)

@@ -41,7 +41,6 @@ def launch(arguments: Sequence[str], engine: Engine) -> None:
     if code:
         raise RunError(
             f"training in {engine.processes} processes ended with exit code {code}; the message of "
-            "the process that "
-            "failed stands above. Put that right and start the same command again: it goes on from "
-            "the last checkpoint"
+            "the process that failed stands above. Put that right and start the same command again: "
+            "it goes on from the last checkpoint"
         )

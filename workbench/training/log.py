@@ -49,8 +49,7 @@ class MetricsLog:
     def _unwritable(self, error: OSError) -> RunError:
         return RunError(
             f"{self.path}: cannot be written ({error}); make room or make the folder writable, then "
-            "start the same "
-            "command again"
+            "start the same command again"
         )
 
 

@@ -204,9 +204,8 @@ def _refuse_unless_finite(what: str, value: float, step: int, mixture: Mixture) 
         sources = ", ".join(f"{name} ({count})" for name, count in _drawn(mixture, step).items())
         raise NumericsError(
             f"step {step + 1}: the {what} is {value}; sequences of the batch by source: {sources}. "
-            "The update was not "
-            "made; lower learning_rate or clip, lengthen the warm-up, or look for damaged text in "
-            "these sources"
+            "The update was not made; lower learning_rate or clip, lengthen the warm-up, or look for "
+            "damaged text in these sources"
         )
 
 

@@ -30,10 +30,10 @@ def start() -> tuple[int, int]:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # DeepSpeed would compile a shared-memory all-reduce for CPUs at first use; gloo does without.
     vars(deepspeed.ops)["__compatible_ops__"] = {}
-    if "RANK" not in os.environ:
-        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-        os.environ.update(alone, MASTER_PORT=str(free_port()))
     if not dist.is_initialized():
+        if "RANK" not in os.environ:  # not put there either: programs started from here would read it
+            backend = deepspeed.get_accelerator().communication_backend_name()
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=PATIENCE)
         deepspeed.init_distributed(timeout=PATIENCE, verbose=False)
     return dist.get_rank(), dist.get_world_size()
 
@@ -42,7 +42,7 @@ def device() -> torch.device:
     """Where this process computes."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def is_first_process() -> bool:

@@ -80,7 +80,8 @@ def flops_per_token(model: PreTrainedModel, sequence_length: int) -> float:
     width = config.num_attention_heads * getattr(
         config, "head_dim", config.hidden_size // config.num_attention_heads
     )
-    return 6.0 * weights + 12.0 * config.num_hidden_layers * width * sequence_length
+    flops: float = 6.0 * weights + 12.0 * config.num_hidden_layers * width * sequence_length
+    return flops
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:

@@ -22,7 +22,9 @@ from workbench.run.single import compare_runs, evaluation_recipe, export_dense
 def quantized_folder(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quantized")
     model = models.load(tiny_model_folder)
-    quantization.quantize(model, Quantize(kind="quantize", methods=["rtn"], bits=[3], group_size=32), "rtn", 3, None, "")
+    quantization.quantize(
+        model, Quantize(kind="quantize", methods=["rtn"], bits=[3], group_size=32), "rtn", 3, None, ""
+    )
     models.save(model, models.load_tokenizer(tiny_model_folder), folder, {})
     return folder
 

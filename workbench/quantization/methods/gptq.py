@@ -80,15 +80,16 @@ def quantize(weight: Tensor, hessian: Tensor, cfg: Gptq, grid: Grid) -> AffineWe
 def _upper_factor_of_inverse(H: Tensor, damping: float) -> Tensor:
     """U [in, in], upper triangular, with U^T U = (H + damping * mean(diag H) * I)^-1, in float64."""
     damped = H + torch.eye(H.shape[0], dtype=H.dtype, device=H.device) * (damping * H.diagonal().mean())
-    lower, failed_minor = torch.linalg.cholesky_ex(damped)
+    U: Tensor
+    L, failed_minor = torch.linalg.cholesky_ex(damped)
     if not failed_minor:
-        U, failed_minor = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-        if not failed_minor:
-            return U
-    raise NumericsError(
-        f"the Hessian with damping {damping:g} is not positive definite (leading minor {int(failed_minor)} "
-        f"of {len(H)}); raise gptq.damping, for instance to {10 * damping:g}, or calibrate on more text"
-    )
+        U, failed_minor = torch.linalg.cholesky_ex(torch.cholesky_inverse(L), upper=True)
+    if failed_minor:
+        raise NumericsError(
+            f"the Hessian with damping {damping:g} is not positive definite (leading minor {int(failed_minor)} "
+            f"of {len(H)}); raise gptq.damping, for instance to {10 * damping:g}, or calibrate on more text"
+        )
+    return U
 
 
 def _lazy_blocks(columns: int, block_size: int, group_size: int) -> Iterator[tuple[int, int]]:

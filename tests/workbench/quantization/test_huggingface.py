@@ -1,0 +1,143 @@
+"""A quantized folder is a Hugging Face folder: another process loads it and computes the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from workbench import models, quantization
+from workbench.errors import ModelError
+from workbench.recipe.schema import Quantize
+
+ROOT = Path(__file__).resolve().parents[3]
+TOKENS = torch.arange(40)[None]
+
+RELOAD = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+import workbench.quantization
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32, attn_implementation="sdpa")
+torch.set_num_threads(1)
+with torch.no_grad():
+    logits = model(torch.arange(40)[None]).logits
+sys.stdout.write(logits.numpy().tobytes().hex())
+"""
+
+
+def quantize(folder: Path, out: Path, bits: int, **settings: Any) -> tuple[Any, quantization.Report]:
+    model, tokenizer = models.load(folder), models.load_tokenizer(folder)
+    method = "gptq" if "gptq" in settings else "rtn"
+    section = {
+        "kind": "quantize",
+        "methods": [method],
+        "bits": [bits],
+        "calibration": {"mixture": {"text": 1}},
+    }
+    stage = Quantize.model_validate(section | settings)
+    report = quantization.quantize(model, stage, method, bits, [torch.randint(320, (4, 32))], "test")
+    models.save(model, tokenizer, out, {"method": method})
+    return model, report
+
+
+VARIANTS: list[tuple[int, dict[str, Any]]] = [
+    (8, {"group_size": "channel"}),
+    (4, {"group_size": 32, "symmetric": True}),
+    (3, {"group_size": 16, "gptq": {"act_order": True}}),
+    (2, {"group_size": 64, "gptq": {"act_order": True, "static_groups": True}}),
+    (1, {"group_size": 32, "symmetric": True}),
+]
+
+
+@pytest.mark.parametrize(("bits", "settings"), VARIANTS)
+def test_reloads_bit_for_bit(
+    tiny_model_folder: Path, tmp_path: Path, bits: int, settings: dict[str, Any]
+) -> None:
+    model, _ = quantize(tiny_model_folder, tmp_path / "q", bits, **settings)
+    again = models.load(tmp_path / "q")
+    expected, got = model.state_dict(), again.state_dict()
+    assert expected.keys() == got.keys()
+    for name, tensor in expected.items():
+        assert got[name].dtype == tensor.dtype and torch.equal(got[name], tensor), name
+    with torch.no_grad():
+        assert torch.equal(again(TOKENS).logits, model(TOKENS).logits)
+
+
+def test_another_process_computes_the_same_logits(tiny_model_folder: Path, tmp_path: Path) -> None:
+    bits, settings = VARIANTS[2]
+    model, _ = quantize(tiny_model_folder, tmp_path / "q", bits, **settings)
+    with torch.no_grad():
+        logits = model(TOKENS).logits
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
+    command = [sys.executable, "-c", RELOAD, str(tmp_path / "q")]
+    other = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert bytes.fromhex(other.stdout) == logits.numpy().tobytes()
+
+
+@pytest.mark.parametrize(("bits", "settings"), VARIANTS)
+def test_real_bits_are_the_bytes_in_the_file(
+    tiny_model_folder: Path, tmp_path: Path, bits: int, settings: dict[str, Any]
+) -> None:
+    _, report = quantize(tiny_model_folder, tmp_path / "q", bits, **settings)
+    parts = (".codes", ".scale", ".zero_point", ".g_idx")
+    with safe_open(tmp_path / "q" / "model.safetensors", framework="pt") as file:
+        stored = [file.get_tensor(name) for name in file.keys() if name.endswith(parts)]  # noqa: SIM118
+    weights = sum(
+        rows * columns
+        for rows, columns in quantization.linear_shapes(models.load(tiny_model_folder)).values()
+    )
+    assert report.num_weights == weights
+    assert report.real_bits == 8 * sum(tensor.nbytes for tensor in stored) / weights
+
+
+def test_config_says_how_to_read_the_folder(tiny_model_folder: Path, tmp_path: Path) -> None:
+    quantize(tiny_model_folder, tmp_path / "q", 4, group_size=32)
+    config = json.loads((tmp_path / "q" / "config.json").read_text())["quantization_config"]
+    assert config == {
+        "quant_method": "workbench-affine",
+        "bits": 4,
+        "group_size": 32,
+        "symmetric": False,
+        "g_idx": False,
+        "method": "rtn",
+    }
+
+
+def test_saved_again_it_is_the_same_folder(tiny_model_folder: Path, tmp_path: Path) -> None:
+    quantize(tiny_model_folder, tmp_path / "q", 3, group_size=32)
+    again, tokenizer = models.load(tmp_path / "q"), models.load_tokenizer(tmp_path / "q")
+    models.save(again, tokenizer, tmp_path / "again", {})
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "q" / name).read_bytes()
+
+
+def test_half_precision_in_memory_leaves_scales_alone(tiny_model_folder: Path, tmp_path: Path) -> None:
+    model, _ = quantize(tiny_model_folder, tmp_path / "q", 4, group_size=32)
+    half = AutoModelForCausalLM.from_pretrained(tmp_path / "q", dtype=torch.bfloat16)
+    for name, tensor in model.state_dict().items():
+        if name.endswith((".scale", ".codes", ".zero_point")):
+            assert torch.equal(half.state_dict()[name], tensor)
+    with torch.no_grad():
+        assert half(TOKENS).logits.dtype == torch.bfloat16
+
+
+def test_weights_of_another_shape_are_refused(tiny_model_folder: Path, tmp_path: Path) -> None:
+    quantize(tiny_model_folder, tmp_path / "q", 4, group_size=32)
+    file = tmp_path / "q" / "model.safetensors"
+    tensors = load_file(file)
+    name = "model.layers.1.mlp.up_proj.codes"
+    tensors[name] = tensors[name][:, :-1].contiguous()
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(
+        ModelError, match=r"model\.layers\.1\.mlp\.up_proj\.codes: shape \[128, 7\].*\[128, 8\]"
+    ):
+        models.load(tmp_path / "q")

@@ -1,0 +1,89 @@
+"""A quantized linear computes with the weight of its format, and keeps it through moves and casts."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from lowbit.affine_linear import affine_linear
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from workbench.quantization.formats.affine import AffineWeight
+from workbench.quantization.grid import Grid
+from workbench.quantization.linear import AffineLinear
+from workbench.quantization.methods import rtn
+
+
+def make(
+    bits: int, symmetric: bool, scattered: bool, bias: bool = False
+) -> tuple[AffineWeight, AffineLinear]:
+    weight = rtn.quantize(torch.randn(12, 40), Grid(bits, 8, symmetric))
+    if scattered:
+        g_idx = torch.randperm(40).remainder(5).to(torch.int16)
+        weight = AffineWeight(weight.codes, weight.scale, weight.zero_point, g_idx, bits)
+    return weight, AffineLinear.from_weight(weight, nn.Parameter(torch.randn(12)) if bias else None)
+
+
+def stored(layer: AffineLinear) -> list[Tensor]:
+    return list(layer.state_dict().values())
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("scattered", [True, False])
+def test_computes_with_the_weight_of_the_format(bits: int, symmetric: bool, scattered: bool) -> None:
+    weight, layer = make(bits, symmetric, scattered)
+    assert torch.equal(layer.dequantize(), weight.dequantize())
+    x = torch.randn(2, 5, 40)
+    expected = affine_linear(x, layer.codes, layer.scale, layer.zero_point, layer.g_idx, bits)
+    for _ in range(2):  # the second call uses the weight that the first has decoded
+        assert torch.equal(layer(x), expected)
+    assert layer(x.bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(layer(x), expected)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("scattered", [True, False])
+def test_stored_bits_are_the_bytes_of_the_state(bits: int, symmetric: bool, scattered: bool) -> None:
+    weight, layer = make(bits, symmetric, scattered)
+    assert layer.stored_bits == weight.stored_bits == 8 * sum(tensor.nbytes for tensor in stored(layer))
+
+
+def test_bias_is_added_and_stored_beside() -> None:
+    weight, layer = make(4, False, False, bias=True)
+    assert layer.bias is not None
+    x = torch.randn(3, 40)
+    assert torch.equal(layer(x), linear(x, weight.dequantize(), layer.bias))
+    assert set(layer.state_dict()) == {"codes", "scale", "zero_point", "bias"}
+    assert layer.stored_bits == weight.stored_bits
+
+
+def test_casting_the_model_leaves_the_stored_weight_alone() -> None:
+    _, layer = make(4, False, True)
+    before = copy.deepcopy(layer.state_dict())
+    for cast in (layer.double(), layer.to(torch.bfloat16), layer.float()):
+        for name, tensor in cast.state_dict().items():
+            assert tensor.dtype == before[name].dtype and torch.equal(tensor, before[name])
+
+
+def test_loading_another_state_forgets_the_decoded_weight() -> None:
+    _, layer = make(4, True, False)
+    _, other = make(4, True, False)
+    x = torch.randn(3, 40)
+    assert not torch.equal(layer(x), other(x))
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(layer(x), other(x))
+
+
+def test_serves_training_after_it_served_inference() -> None:
+    """Adapters beside a quantized layer need the gradient to its input."""
+    _, layer = make(4, True, False)
+    with torch.inference_mode():
+        layer(torch.randn(3, 40))
+    x = torch.randn(3, 40, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad[0], layer.dequantize().sum(0))

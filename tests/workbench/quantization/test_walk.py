@@ -1,0 +1,194 @@
+"""The walk replaces the linears of the blocks and nothing else, and stops before any work on bad input."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from workbench import models, quantization
+from workbench.errors import DataError, ModelError, NumericsError
+from workbench.quantization import AffineLinear, Report
+from workbench.quantization.calibration import capture, hessians, propagate
+from workbench.quantization.grid import Grid
+from workbench.quantization.methods import METHODS, gptq, rtn
+from workbench.recipe.schema import Gptq, QuantizationMethod, Quantize
+
+
+@pytest.fixture
+def model(tiny_model_folder: Path) -> PreTrainedModel:
+    return models.load(tiny_model_folder)
+
+
+@pytest.fixture
+def calibration() -> list[Tensor]:
+    return [torch.randint(320, (1, 32)) for _ in range(8)]
+
+
+def run(
+    model: PreTrainedModel,
+    method: QuantizationMethod,
+    bits: int,
+    calibration: list[Tensor] | None,
+    **settings: Any,
+) -> Report:
+    section = {
+        "kind": "quantize",
+        "methods": [method],
+        "bits": [bits],
+        "calibration": {"mixture": {"text": 1}},
+    }
+    stage = Quantize.model_validate(section | {"group_size": 32} | settings)
+    return quantization.quantize(model, stage, method, bits, calibration, "test")
+
+
+def test_every_method_of_the_schema_is_in_the_table() -> None:
+    assert set(METHODS) == set(get_args(QuantizationMethod))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_all_linears_of_the_blocks_and_nothing_else(
+    model: PreTrainedModel, calibration: list[Tensor], method: QuantizationMethod
+) -> None:
+    before = copy.deepcopy(model.state_dict())
+    shapes = quantization.linear_shapes(model)
+    report = run(model, method, 4, calibration)
+    replaced = {name for name, module in model.named_modules() if isinstance(module, AffineLinear)}
+    assert replaced == set(shapes) and len(shapes) == 14
+    assert {layer.name: layer.shape for layer in report.layers} == shapes
+    for name, tensor in model.state_dict().items():
+        if name.rpartition(".")[0] not in shapes:
+            assert torch.equal(tensor, before[name])
+    assert report.nominal_bits == 4 and 4 < report.real_bits < 5
+    assert all(0 < layer.weight_error < 0.2 for layer in report.layers)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_every_width_runs(
+    model: PreTrainedModel, calibration: list[Tensor], method: QuantizationMethod, bits: int, symmetric: bool
+) -> None:
+    before = copy.deepcopy(model)
+    run(model, method, bits, calibration, symmetric=symmetric)
+    with torch.no_grad():
+        change = (model(calibration[0]).logits - before(calibration[0]).logits).norm()
+        change = change / before(calibration[0]).logits.norm()
+    assert 0 < change < 2.5 * 2.0**-bits if bits > 1 else torch.isfinite(change)
+
+
+def test_rtn_is_rounding_of_each_linear(model: PreTrainedModel) -> None:
+    before = copy.deepcopy(model)
+    run(model, "rtn", 3, None)
+    for name in quantization.linear_shapes(before):
+        expected = rtn.quantize(before.get_submodule(name).weight, Grid(3, 32, symmetric=False))
+        assert torch.equal(model.get_submodule(name).dequantize(), expected.dequantize())
+
+
+@pytest.mark.parametrize("true_sequential", [True, False])
+def test_gptq_sees_what_the_quantized_layers_before_put_out(
+    model: PreTrainedModel, calibration: list[Tensor], true_sequential: bool
+) -> None:
+    """The last linear again, by hand, with the inputs that the finished model feeds it."""
+    before = copy.deepcopy(model)
+    report = run(model, "gptq", 4, calibration, gptq={"true_sequential": true_sequential})
+    seen = copy.deepcopy(model)
+    if not true_sequential:  # then the last block's inputs come from its unquantized linears
+        models.blocks(seen)[1] = copy.deepcopy(models.blocks(before)[1])
+    block, original = models.blocks(seen)[1], before.get_submodule("model.layers.1.mlp.down_proj")
+    block.set_submodule("mlp.down_proj", original)
+    with torch.no_grad():
+        inputs = capture(seen, calibration, torch.device("cpu"))
+        inputs.hidden = propagate(models.blocks(seen)[0], 0, inputs)
+        (hessian,) = hessians(block, 1, inputs, [original])
+    grid = Grid(4, 32, symmetric=False)
+    expected = gptq.quantize(original.weight.detach(), hessian, Gptq(), grid).dequantize()
+    torch.testing.assert_close(model.get_submodule("model.layers.1.mlp.down_proj").dequantize(), expected)
+    assert report.layers[-1].name == "model.layers.1.mlp.down_proj"
+    assert report.layers[-1].diagnostics == {"damping": 0.01, "dead_columns": 0.0}
+
+
+def test_gptq_changes_outputs_less_than_rounding(model: PreTrainedModel, calibration: list[Tensor]) -> None:
+    logits = {}
+    for method in METHODS:
+        changed = copy.deepcopy(model)
+        run(changed, method, 3, calibration)
+        with torch.no_grad():
+            logits[method] = changed(torch.cat(calibration)).logits
+    with torch.no_grad():
+        exact = model(torch.cat(calibration)).logits
+    assert (logits["gptq"] - exact).norm() < 0.9 * (logits["rtn"] - exact).norm()
+
+
+def test_same_again(model: PreTrainedModel, calibration: list[Tensor]) -> None:
+    again = copy.deepcopy(model)
+    for copied in (model, again):
+        run(copied, "gptq", 3, calibration)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+
+
+def test_biases_are_kept(calibration: list[Tensor]) -> None:
+    config = LlamaConfig(
+        vocab_size=320,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        attention_bias=True,
+    )
+    model = LlamaForCausalLM(config).eval()
+    torch.nn.init.normal_(model.model.layers[0].self_attn.q_proj.bias)
+    before = copy.deepcopy(model)
+    run(model, "gptq", 8, calibration)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(calibration[0]).logits, before(calibration[0]).logits, rtol=0.02, atol=0.02
+        )
+
+
+def test_group_that_does_not_divide_stops_before_any_work(model: PreTrainedModel) -> None:
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(
+        ModelError, match="sizes that divide all are 2, 4, 8, 16, 32, 64 or channel"
+    ) as caught:
+        run(model, "rtn", 4, None, group_size=128)
+    assert "model.layers.0.self_attn.q_proj: in_features 64" in str(caught.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("missing", [None, []])
+def test_calibrated_method_without_calibration_is_refused(
+    model: PreTrainedModel, missing: list[Tensor] | None
+) -> None:
+    with pytest.raises(DataError, match="gptq found no calibration text"):
+        run(model, "gptq", 4, missing)
+
+
+def test_quantizing_twice_is_refused(model: PreTrainedModel) -> None:
+    run(model, "rtn", 4, None)
+    with pytest.raises(ModelError, match="quantized already"):
+        run(model, "rtn", 4, None)
+
+
+def test_inputs_that_are_not_finite_are_refused_by_name(
+    model: PreTrainedModel, calibration: list[Tensor]
+) -> None:
+    with torch.no_grad():
+        model.model.layers[1].input_layernorm.weight[3] = torch.nan
+    with pytest.raises(
+        NumericsError, match=r"model\.layers\.1\.self_attn\.q_proj: its calibration inputs are NaN"
+    ):
+        run(model, "gptq", 4, calibration)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(model: PreTrainedModel) -> None:
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[3, 3] = torch.inf
+    with pytest.raises(NumericsError, match=r"model\.layers\.0\.mlp\.down_proj: a weight is NaN, infinite"):
+        run(model, "rtn", 4, None)
