@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from workbench import storage
 
@@ -82,9 +82,10 @@ def write(path: Path, measurements: Iterable[Measurement], samples: Iterable[Map
 
 
 def read(folder: Path) -> list[Measurement]:
-    """All measurements of a row, from its files `<aspect>.<name>.json`."""
+    """All measurements of a row, from its files `<aspect>.<name>.json`, by aspect in the order of `Aspect`."""
+    order = get_args(Aspect)
     return [
         Measurement.from_json(record)
-        for path in sorted(folder.glob("*.*.json"))
+        for path in sorted(folder.glob("*.*.json"), key=lambda p: (order.index(p.name.split(".")[0]), p.name))
         for record in storage.read_json(path)["measurements"]
     ]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
@@ -136,8 +136,7 @@ def _apart(model: PreTrainedModel, text: TokenFile, length: int, windows: range)
 
 
 def _measurements(scores: list[Score], entry: TextEntry) -> list[Measurement]:
-    protocol = f"{len(scores)} windows of {entry.sequence_length} tokens, each on its own; "
-        f"documents {entry.documents}"
+    protocol = f"{len(scores)} windows of {entry.sequence_length} tokens, documents {entry.documents}"
     per_token = {str(i): (nats, tokens) for i, (nats, tokens, _) in enumerate(scores)}
     per_byte = {str(i): (nats, size) for i, (nats, _, size) in enumerate(scores)}
     return [

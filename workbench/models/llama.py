@@ -27,7 +27,6 @@ def configuration(section: NewModel) -> LlamaConfig:
         bos_token_id=TOKEN_ID[BEGIN],
         eos_token_id=TOKEN_ID[END],
         pad_token_id=TOKEN_ID[PAD],
-        attn_implementation="sdpa",
         dtype="float32",
     )
 

@@ -92,6 +92,6 @@ def check_tokenizer(model_config: PretrainedConfig, tokenizer: PreTrainedTokeniz
         token = tokenizer.convert_ids_to_tokens(highest)
         raise ModelError(
             f"the tokenizer does not match the model: it has ids up to {highest} ({token!r}), the model "
-            f"embeds {model_config.vocab_size} tokens (ids to {model_config.vocab_size - 1}); use the tokenizer "
-            "that the model was trained with"
+            f"embeds {model_config.vocab_size} tokens (ids to {model_config.vocab_size - 1}); use the "
+            "tokenizer that the model was trained with"
         )

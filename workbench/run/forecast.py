@@ -65,8 +65,8 @@ def refuse(forecasts: list[Forecast], folder: Path) -> None:
             raise RunError(
                 f"{entry.variant}: {entry.kind} of {entry.parameters:,} parameters needs about "
                 f"{_size(entry.memory_bytes)} per process; {device} has {_size(memory)}. Use a machine "
-                "with more, or more processes with engine.zero_stage 3, engine.offload, a smaller micro_batch_size or "
-                "engine.activation_checkpointing"
+                "with more, more processes with engine.zero_stage 3, engine.offload, a smaller micro_batch_size, "
+                "or engine.activation_checkpointing"
             )
     needed = sum(entry.disk_bytes for entry in forecasts)
     place = next(path for path in (folder, *folder.parents) if path.exists())

@@ -44,7 +44,8 @@ def _training(sheet: Sheet, curves: Sequence[Curve], looks: dict[str, Look]) -> 
     probes = dict.fromkeys(key for point in points for key in point.get("probe") or {})
     order = {"new": 0, "retained": 1, "safety": 2, "language": 3}
     found = []
-    for key in sorted(probes, key=lambda key: order.get(key.split(".")[0], 4)):
+    told = [key for key in probes if not wording.repeats(key, probes)]
+    for key in sorted(told, key=lambda key: order.get(key.split(".")[0], 4)):
         series = _series(shown, lambda point, key=key: (point.get("probe") or {}).get(key))  # type: ignore[misc]
         found.append(_curve(sheet, key, series, looks))
     loss = _series(shown, lambda point: point.get("loss"))

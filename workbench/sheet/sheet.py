@@ -108,7 +108,7 @@ class Sheet:
         return {c.metric: c for c in self.comparisons if c.variant == variant and c.against == other}
 
     def to_json(self) -> dict[str, Any]:
-        """The record, as DESIGN section 4 fixes it."""
+        """The record: JSON-able, one schema for every run."""
         rows = [asdict(row) for row in self.rows]
         for row in rows:
             for metric in row["metrics"].values():

@@ -58,10 +58,11 @@ def build(objective: Objective, stage: TrainingStage, engine: Engine, world: int
     _check_offload(engine)
     if engine.precision != "bfloat16":
         objective.float()
+    config = _config(objective, stage, engine, micro, world)
     made, *_ = deepspeed.initialize(
         model=objective,
         optimizer=_optimizer(objective, stage),
-        config=_config(objective, stage, engine, micro, world),
+        config=config,
         dist_init_required=False,
     )
     if world == 1 and not made.zero_optimization():
@@ -93,8 +94,8 @@ def _config(
 ) -> dict[str, Any]:
     size = sum(parameter.numel() for parameter in objective.parameters())
     hidden: int = objective.model.config.hidden_size  # type: ignore[union-attr, assignment]
-    # bfloat16 weights need float32 masters, which DeepSpeed keeps from stage 1 on.
-    level = max(engine.zero_stage, 1) if engine.precision == "bfloat16" else engine.zero_stage
+    # bfloat16 weights need float32 masters, which DeepSpeed has from stage 1 on, and stage 2 does faster.
+    level = engine.zero_stage or (2 if engine.precision == "bfloat16" else 0)
     bucket = min(size, 200_000_000)  # elements; buckets beyond the model only waste memory
     zero: dict[str, Any] = {
         "stage": level,

@@ -58,6 +58,7 @@ class TrainingResult:
     final_loss: float
 
 
+@processes.local_rank_set()
 def train(
     model: PreTrainedModel,
     mixture: Mixture,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -33,7 +35,8 @@ def start() -> tuple[int, int]:
     if not dist.is_initialized():
         if "RANK" not in os.environ:  # not put there either: programs started from here would read it
             backend = deepspeed.get_accelerator().communication_backend_name()
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=PATIENCE)
+            store = dist.HashStore()  # type: ignore[attr-defined]
+            dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=PATIENCE)
         deepspeed.init_distributed(timeout=PATIENCE, verbose=False)
     return dist.get_rank(), dist.get_world_size()
 
@@ -43,6 +46,23 @@ def device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@contextmanager
+def local_rank_set() -> Iterator[None]:
+    """Have LOCAL_RANK in the environment for as long as DeepSpeed insists on it.
+
+    Left there, it would make other libraries, and programs started from here, look for processes that
+    do not exist.
+    """
+    alone = "LOCAL_RANK" not in os.environ
+    if alone:
+        os.environ["LOCAL_RANK"] = "0"
+    try:
+        yield
+    finally:
+        if alone:
+            del os.environ["LOCAL_RANK"]
 
 
 def is_first_process() -> bool:

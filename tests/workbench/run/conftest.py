@@ -1,4 +1,4 @@
-"""A recipe small enough to be run whole in a test: a model of a few thousand weights, a few hundred documents."""
+"""A recipe small enough to be run whole in a test: a few thousand weights, a few hundred documents."""
 
 from __future__ import annotations
 

@@ -23,3 +23,11 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, toy: SimpleNamespace) -> Pa
     folder: Path = tmp_path_factory.mktemp("tokens")
     toy.make_mixture(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory, toy: SimpleNamespace, tokens: Path) -> Path:
+    """Folder of an undisturbed run in float32 with the default engine, its weights in final.safetensors."""
+    out: Path = tmp_path_factory.mktemp("plain")
+    toy.main({"folder": str(tokens), "out": str(out)})
+    return out

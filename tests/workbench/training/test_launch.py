@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +15,8 @@ from workbench.training import launch
 
 
 def test_two_processes_equal_one(
-    toy: SimpleNamespace, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: SimpleNamespace, tokens: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    toy.run(tokens, tmp_path / "one")
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
     requests = [
         {"folder": str(tokens), "out": str(tmp_path / str(stage)), "engine": {"zero_stage": stage}}
@@ -24,7 +24,7 @@ def test_two_processes_equal_one(
     ]
     (tmp_path / "requests.json").write_text(json.dumps(requests))
     launch([str(toy.path), str(tmp_path / "requests.json")], Engine(processes=2))
-    one = toy.rows(tmp_path / "one")
+    one = toy.rows(plain)
     for stage in ("2", "3"):
         two = toy.rows(tmp_path / stage)
         assert [row.get("batch") for row in two] == [row.get("batch") for row in one]  # same data, same order
@@ -35,8 +35,14 @@ def test_two_processes_equal_one(
     assert not (tmp_path / "extensions").exists()  # nothing was compiled
 
 
-def test_failure_of_a_process_is_told(tmp_path: Path) -> None:
-    script = tmp_path / "fails.py"
-    script.write_text("raise SystemExit(3)")
-    with pytest.raises(RunError, match="2 processes ended with exit code"):
-        launch([str(script)], Engine(processes=2))
+def test_failure_of_a_process_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def fail(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    with pytest.raises(RunError, match="2 processes ended with exit code 3"):
+        launch(["-m", "some.module", "a b; c"], Engine(processes=2))
+    assert commands[0][-3:] == ["--module", "some.module", "a b; c"]

@@ -76,33 +76,30 @@ def test_agrees_with_plain_torch(toy: SimpleNamespace, tokens: Path, tmp_path: P
     ids=str,
 )
 def test_memory_settings_change_no_number(
-    toy: SimpleNamespace, tokens: Path, tmp_path: Path, engine: dict[str, Any]
+    toy: SimpleNamespace, tokens: Path, plain: Path, tmp_path: Path, engine: dict[str, Any]
 ) -> None:
-    toy.run(tokens, tmp_path / "plain")
-    toy.run(tokens, tmp_path / "other", engine=engine)
-    assert toy.losses(tmp_path / "other") == pytest.approx(toy.losses(tmp_path / "plain"), rel=1e-5)
+    toy.run(tokens, tmp_path, engine=engine)
+    assert toy.losses(tmp_path) == pytest.approx(toy.losses(plain), rel=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["autocast", "bfloat16"])
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_bfloat16_stays_close_to_float32(
-    toy: SimpleNamespace, tokens: Path, tmp_path: Path, precision: str, zero_stage: int
+    toy: SimpleNamespace, tokens: Path, plain: Path, tmp_path: Path, precision: str, zero_stage: int
 ) -> None:
-    toy.run(tokens, tmp_path / "exact")
-    model, _ = toy.run(tokens, tmp_path / "low", engine={"precision": precision, "zero_stage": zero_stage})
-    assert toy.losses(tmp_path / "low") == pytest.approx(toy.losses(tmp_path / "exact"), rel=5e-3)
-    assert toy.losses(tmp_path / "low") != toy.losses(tmp_path / "exact")
+    model, _ = toy.run(tokens, tmp_path, engine={"precision": precision, "zero_stage": zero_stage})
+    assert toy.losses(tmp_path) == pytest.approx(toy.losses(plain), rel=5e-3)
+    assert toy.losses(tmp_path) != toy.losses(plain)
     assert model.dtype == torch.float32  # that of the model that was handed in, from the float32 masters
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_micro_batches_change_only_the_rounding(
-    toy: SimpleNamespace, tokens: Path, tmp_path: Path, zero_stage: int
+    toy: SimpleNamespace, tokens: Path, plain: Path, tmp_path: Path, zero_stage: int
 ) -> None:
     """Documents are so uneven that a mean of micro-batch means would be off by far more."""
-    toy.run(tokens, tmp_path / "one")
-    toy.run(tokens, tmp_path / "four", stage={"micro_batch_size": 2}, engine={"zero_stage": zero_stage})
-    one, four = toy.rows(tmp_path / "one"), toy.rows(tmp_path / "four")
+    toy.run(tokens, tmp_path, stage={"micro_batch_size": 2}, engine={"zero_stage": zero_stage})
+    one, four = toy.rows(plain), toy.rows(tmp_path)
     for key in ("loss", "grad_norm"):
         assert [r[key] for r in four if key in r] == pytest.approx(
             [r[key] for r in one if key in r], rel=2e-5
@@ -132,29 +129,29 @@ def test_resume_is_bit_identical(
     assert result.steps == 6 and not (tmp_path / "halves" / "checkpoints").exists()
 
 
-def test_goes_on_under_another_zero_stage(toy: SimpleNamespace, tokens: Path, tmp_path: Path) -> None:
-    toy.run(tokens, tmp_path / "whole")
+def test_goes_on_under_another_zero_stage(
+    toy: SimpleNamespace, tokens: Path, plain: Path, tmp_path: Path
+) -> None:
 
     def stop(done: int) -> None:
         if done == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        toy.run(tokens, tmp_path / "halves", engine={"zero_stage": 2}, at_step=stop)
-    toy.run(tokens, tmp_path / "halves", engine={"zero_stage": 3})
-    assert toy.losses(tmp_path / "halves") == pytest.approx(toy.losses(tmp_path / "whole"), rel=1e-5)
+        toy.run(tokens, tmp_path, engine={"zero_stage": 2}, at_step=stop)
+    toy.run(tokens, tmp_path, engine={"zero_stage": 3})
+    assert toy.losses(tmp_path) == pytest.approx(toy.losses(plain), rel=1e-5)
 
 
-def test_killed_training_ends_bit_identical(toy: SimpleNamespace, tokens: Path, tmp_path: Path) -> None:
-    whole, _ = toy.run(tokens, tmp_path / "whole")
-    out = tmp_path / "killed"
-    codes = []
-    for kill_at in (3, None):
-        request = tmp_path / "request.json"
-        request.write_text(json.dumps([{"folder": str(tokens), "out": str(out), "kill_at": kill_at}]))
-        codes.append(subprocess.run([sys.executable, toy.path, request], check=False).returncode)
-    assert codes == [-9, 0]
-    assert same(load_file(out / "final.safetensors"), weights(whole))
+def test_killed_training_ends_bit_identical(
+    toy: SimpleNamespace, tokens: Path, plain: Path, tmp_path: Path
+) -> None:
+    out, request = tmp_path / "out", tmp_path / "requests.json"
+    request.write_text(json.dumps([{"folder": str(tokens), "out": str(out), "kill_at": 3}]))
+    assert subprocess.run([sys.executable, toy.path, request], check=False).returncode == -9
+    model, _ = toy.run(tokens, out)
+    assert same(load_file(plain / "final.safetensors"), weights(model))
+    assert [row["step"] for row in toy.rows(out) if "loss" in row] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
@@ -236,7 +233,8 @@ def test_settings_of_another_training_are_refused(toy: SimpleNamespace, tokens: 
 
 
 @pytest.mark.slow
-def test_compiled_is_the_same_training(toy: SimpleNamespace, tokens: Path, tmp_path: Path) -> None:
-    toy.run(tokens, tmp_path / "plain")
-    toy.run(tokens, tmp_path / "compiled", engine={"compile": True})
-    assert toy.losses(tmp_path / "compiled") == pytest.approx(toy.losses(tmp_path / "plain"), rel=1e-4)
+def test_compiled_is_the_same_training(
+    toy: SimpleNamespace, tokens: Path, plain: Path, tmp_path: Path
+) -> None:
+    toy.run(tokens, tmp_path, engine={"compile": True})
+    assert toy.losses(tmp_path) == pytest.approx(toy.losses(plain), rel=1e-4)

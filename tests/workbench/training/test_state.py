@@ -16,6 +16,7 @@ from workbench.training.objective import Objective
 @pytest.mark.parametrize(
     "engine", [Engine(zero_stage=stage) for stage in (0, 1, 2, 3)] + [Engine(precision="bfloat16")]
 )
+@processes.local_rank_set()
 def test_what_is_restored_is_gathered_again(toy: SimpleNamespace, engine: Engine) -> None:
     processes.start()
     model = toy.make_model()

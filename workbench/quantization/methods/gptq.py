@@ -2,7 +2,9 @@
 
 Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate Post-Training Quantization for Generative
 Pre-trained Transformers", arXiv 2210.17323, algorithm 1, with the options of its published code
-(act_order, static_groups, MSE grid).
+(act_order, static_groups, MSE grid). One thing differs from that code: without static_groups a grid is
+fitted to weights that have received the errors of all earlier columns, not only of earlier lazy
+blocks, so that block_size changes the speed and nothing else.
 
 Letters: W [out, in] weights; H [in, in] Hessian 2 X X^T; U upper Cholesky factor of H^-1, the paper's
 Cholesky(H^-1)^T; Q quantized column; E quantization errors of a lazy block; i column.
@@ -86,7 +88,7 @@ def _upper_factor_of_inverse(H: Tensor, damping: float) -> Tensor:
         U, failed_minor = torch.linalg.cholesky_ex(torch.cholesky_inverse(L), upper=True)
     if failed_minor:
         raise NumericsError(
-            f"the Hessian with damping {damping:g} is not positive definite (leading minor {int(failed_minor)} "
+            f"the Hessian with damping {damping:g} is not positive definite (minor {int(failed_minor)} "
             f"of {len(H)}); raise gptq.damping, for instance to {10 * damping:g}, or calibrate on more text"
         )
     return U
