@@ -69,7 +69,9 @@ def _bar(description: str, total: int | None, unit: str, done: int) -> Iterator[
         task = bar.add_task(description, total=total, completed=done, shown="")
 
         def advance(n: int = 1, **shown: float | str) -> None:
-            bar.update(task, advance=n, **({"shown": _fields(shown)} if shown else {}))
+            bar.advance(task, n)
+            if shown:
+                bar.update(task, shown=_fields(shown))
 
         yield advance
 

@@ -82,7 +82,7 @@ def write(path: Path, measurements: Iterable[Measurement], samples: Iterable[Map
 
 
 def read(folder: Path) -> list[Measurement]:
-    """All measurements of a row, from its files `<aspect>.<name>.json`, by aspect in the order of `Aspect`."""
+    """All measurements of a row, from its files `<aspect>.<name>.json`, in the order of `Aspect`."""
     order = get_args(Aspect)
     return [
         Measurement.from_json(record)

@@ -23,7 +23,7 @@ from workbench.quantization.grid import Grid, check_group_size
 from workbench.quantization.huggingface import mark_quantized
 from workbench.quantization.linear import AffineLinear, dotted_name, linear_shapes
 from workbench.quantization.methods import METHODS, Method
-from workbench.recipe.schema import QuantizationMethod, Quantize
+from workbench.recipe.schema import Quantize
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Report:
 def quantize(
     model: PreTrainedModel,
     stage: Quantize,
-    method: QuantizationMethod,
+    method: str,
     bits: int,
     calibration: list[Tensor] | None,
     title: str,

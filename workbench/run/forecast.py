@@ -65,8 +65,8 @@ def refuse(forecasts: list[Forecast], folder: Path) -> None:
             raise RunError(
                 f"{entry.variant}: {entry.kind} of {entry.parameters:,} parameters needs about "
                 f"{_size(entry.memory_bytes)} per process; {device} has {_size(memory)}. Use a machine "
-                "with more, more processes with engine.zero_stage 3, engine.offload, a smaller micro_batch_size, "
-                "or engine.activation_checkpointing"
+                "with more, more processes under engine.zero_stage 3, engine.offload, a smaller "
+                "micro_batch_size, or engine.activation_checkpointing"
             )
     needed = sum(entry.disk_bytes for entry in forecasts)
     place = next(path for path in (folder, *folder.parents) if path.exists())
@@ -126,7 +126,10 @@ def configuration(model: Model) -> PretrainedConfig:
     if known := models.published(model.hub):
         return known
     try:
-        return AutoConfig.from_pretrained(model.hub, revision=model.revision, trust_remote_code=False)
+        fetched: PretrainedConfig = AutoConfig.from_pretrained(
+            model.hub, revision=model.revision, trust_remote_code=False
+        )
+        return fetched
     except OSError as error:
         raise ModelError(
             f"model.hub: the configuration of {model.hub} could not be fetched: {error}"

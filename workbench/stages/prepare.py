@@ -16,7 +16,7 @@ from workbench.storage import Store
 def documents(source: Source, seed: int) -> Iterator[str]:
     """The documents of any source: built in, local or from the hub."""
     if source.miniworld:
-        return data.held(source, miniworld.corpus(source.miniworld, seed))
+        return data.held(source, iter(miniworld.corpus(source.miniworld, seed)))
     return data.documents(source)
 
 

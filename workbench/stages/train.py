@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from workbench import evaluation, models, storage, training
 from workbench.data import Mixture, TokenFile
+from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Cpt, Pretrain, Recipe
 from workbench.stages import evaluate, prepare
 from workbench.stages.job import Job
@@ -87,6 +89,7 @@ def execute(request: dict[str, Any]) -> None:
                 "epochs": mixture.epochs(result.steps),
             },
         ).write(out)
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)  # only now is there nothing to go on with
 
 
 def _probe(
@@ -100,4 +103,7 @@ def _probe(
 
 
 if __name__ == "__main__":
-    execute(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    try:
+        execute(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    except WorkbenchError as error:
+        sys.exit(f"error: {error}")

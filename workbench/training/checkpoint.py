@@ -99,12 +99,6 @@ def newest(folder: Path, settings: dict[str, Any]) -> Checkpoint | None:
     return None
 
 
-def remove(folder: Path) -> None:
-    """Delete all checkpoints, whole or not."""
-    if folder.exists():
-        shutil.rmtree(folder)
-
-
 def _all(folder: Path) -> list[Path]:
     """Renamed checkpoints, newest first."""
     return sorted((path for path in folder.glob("step-*") if path.suffix != ".tmp"), reverse=True)

@@ -30,9 +30,9 @@ from workbench.training.checkpoint import Checkpoint
 from workbench.training.log import MetricsLog
 from workbench.training.objective import NO_TARGET, Objective, Penalty
 from workbench.training.schedule import learning_rate
-from workbench.training.throughput import Pace, peak_memory_bytes
+from workbench.training.throughput import Pace
 
-Probe = Callable[[nn.Module], dict[str, float]]
+Probe = Callable[[PreTrainedModel], dict[str, float]]
 
 ROWS = 2000  # most step rows in metrics.jsonl; a longer training logs every so many steps
 
@@ -46,7 +46,6 @@ class TrainingResult:
         tokens: tokens seen.
         seconds: wall time, that of interrupted tries up to their last checkpoint included.
         tokens_per_second: in all processes together, without start, probes and checkpoints.
-        peak_memory_bytes: of this process; of the GPU where there is one.
         final_loss: cross entropy of the last batch before its update, in nats a target token.
     """
 
@@ -54,7 +53,6 @@ class TrainingResult:
     tokens: int
     seconds: float
     tokens_per_second: float
-    peak_memory_bytes: int
     final_loss: float
 
 
@@ -74,8 +72,8 @@ def train(
     """Train a model in place; every process calls this, the first one writes.
 
     A try that was stopped is gone on with: the newest whole checkpoint in `out/checkpoints` is
-    loaded, and `out/metrics.jsonl` is cut back to it. When the last step is done the checkpoints are
-    deleted; saving the model is the caller's.
+    loaded, and `out/metrics.jsonl` is cut back to it. Saving the model, and deleting the checkpoints
+    after that, is the caller's.
 
     Args:
         model: a causal language model; only parameters that require gradients are trained. Afterwards it
@@ -133,10 +131,9 @@ def train(
     _finish(ds, model, dtype, engine)
     if log:
         log.close()
-        checkpoint.remove(out / "checkpoints")
-    seconds, memory = time.perf_counter() - began, peak_memory_bytes(processes.device())
+    seconds = time.perf_counter() - began
     tokens = stage.steps * stage.batch_size * stage.sequence_length
-    return TrainingResult(stage.steps, tokens, seconds, pace.tokens_per_second, memory, loss)
+    return TrainingResult(stage.steps, tokens, seconds, pace.tokens_per_second, loss)
 
 
 def _engine(

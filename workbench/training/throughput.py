@@ -1,8 +1,7 @@
-"""How fast training goes: model FLOP utilisation and peak memory."""
+"""How fast training goes: model FLOP utilisation."""
 
 from __future__ import annotations
 
-import resource
 import time
 
 import torch
@@ -108,10 +107,3 @@ def _measured(device: torch.device, dtype: torch.dtype) -> float:
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - start)
     return 2.0 * _MATMUL**3 / best
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory that this process has held: of the GPU where there is one, else of the machine."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -37,7 +37,7 @@ def test_llama3_8b_quantized_disk_is_near_the_published_arithmetic(tmp_path: Pat
 
 
 def test_zero_shards_the_state_as_its_paper_says() -> None:
-    """In bfloat16, 16 bytes a parameter whole; on 8 processes 2 + 14 / 8 with stage 2, 16 / 8 with stage 3."""
+    """In bfloat16, 16 bytes a parameter whole; on 8 processes 2 + 14 / 8 at stage 2, 16 / 8 at stage 3."""
     stage = Cpt(
         kind="cpt",
         mixture={"a": 1.0},

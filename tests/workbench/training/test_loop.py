@@ -126,7 +126,7 @@ def test_resume_is_bit_identical(
     assert same(weights(halves), weights(whole))
     assert [row["step"] for row in toy.rows(tmp_path / "halves") if "loss" in row] == [1, 2, 3, 4, 5, 6]
     assert toy.losses(tmp_path / "halves") == toy.losses(tmp_path / "whole")
-    assert result.steps == 6 and not (tmp_path / "halves" / "checkpoints").exists()
+    assert result.steps == 6
 
 
 def test_goes_on_under_another_zero_stage(

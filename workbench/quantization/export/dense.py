@@ -23,8 +23,9 @@ def densify(model: PreTrainedModel) -> None:
                 block.set_submodule(name, _plain(layer, model.dtype))
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
+    for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
+        if hasattr(model, mark):
+            delattr(model, mark)
 
 
 def _plain(layer: AffineLinear, dtype: torch.dtype) -> nn.Linear:
@@ -32,5 +33,6 @@ def _plain(layer: AffineLinear, dtype: torch.dtype) -> nn.Linear:
     with torch.device("meta"):
         linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
     linear.weight = nn.Parameter(weight)
-    linear.bias = layer.bias
+    if layer.bias is not None:
+        linear.bias = layer.bias
     return linear

@@ -10,7 +10,7 @@ from torch import Tensor
 from workbench.quantization.formats.affine import AffineWeight
 from workbench.quantization.grid import Grid
 from workbench.quantization.methods import gptq, rtn
-from workbench.recipe.schema import QuantizationMethod, Quantize
+from workbench.recipe.schema import Quantize
 
 Quantized = tuple[AffineWeight, dict[str, float]]
 
@@ -39,7 +39,7 @@ def _gptq(weight: Tensor, hessian: Tensor | None, stage: Quantize, grid: Grid) -
     return quantized, {"damping": stage.gptq.damping, "dead_columns": dead_columns}
 
 
-METHODS: dict[QuantizationMethod, Method] = {
+METHODS: dict[str, Method] = {
     "rtn": Method(calibrated=False, quantize=_rtn),
     "gptq": Method(calibrated=True, quantize=_gptq),
 }
