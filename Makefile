@@ -48,7 +48,7 @@ list doctor clean: setup
 	@$(workbench) $@
 
 test: setup
-	@.venv/bin/pytest
+	@.venv/bin/pytest -n 2
 
 check: setup
 	.venv/bin/ruff check

@@ -11,6 +11,20 @@ TESTS = {"workbench": "tests/workbench", "kernels": "tests/kernels"}
 
 # Modules whose promises are stated elsewhere than in the file that mirrors them.
 TESTED_IN = {
+    "workbench/miniworld/base_language.py": "tests/workbench/miniworld/test_questions.py",
+    "workbench/miniworld/facts.py": "tests/workbench/miniworld/test_questions.py",
+    "workbench/miniworld/instructions.py": "tests/workbench/miniworld/test_attacks.py",
+    "workbench/miniworld/new_language.py": "tests/workbench/miniworld/test_questions.py",
+    "workbench/miniworld/tongue.py": "tests/workbench/miniworld/test_corpus.py",
+    "workbench/quantization/export/dense.py": "tests/workbench/run/test_single.py",
+    "workbench/sheet/canvas.py": "tests/workbench/sheet/test_plots.py",
+    **dict.fromkeys(
+        (
+            f"workbench/stages/{name}.py"
+            for name in ("evaluate", "load", "prepare", "quantize", "result", "train")
+        ),
+        "tests/workbench/run/test_walk.py",
+    ),
     "workbench/errors.py": "tests/workbench/recipe/test_check.py",
     "workbench/recipe/grammar.py": "tests/workbench/recipe/test_loading.py",
     "workbench/recipe/schema.py": "tests/workbench/recipe/test_validation.py",

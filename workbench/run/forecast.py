@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from workbench import data, models
 from workbench.errors import ModelError, RunError
-from workbench.quantization import check_group_size
+from workbench.quantization import check_group_size, linear_shapes
 from workbench.recipe.schema import Cpt, Engine, Model, Pretrain, Quantize, TrainingStage
 from workbench.stages.job import Job
 
@@ -199,13 +199,8 @@ def _parameters(model: Model) -> int:
 
 
 def _linear_shapes(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
-    """Shapes [out, in] of one decoder block's linears, by name; all blocks are alike."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return {
-        f"model.layers.0.{name}": (linear.out_features, linear.in_features)
-        for name, linear in models.linears(models.blocks(model)[0]).items()
-    }
+        return linear_shapes(AutoModelForCausalLM.from_config(config))
 
 
 @cache

@@ -47,7 +47,7 @@ ENVIRONMENT = "secrets do not belong in a recipe; remove it and set it in the en
         ("name: small\n", "", "r.yaml:1:1  name: missing; needed: a name of lower-case letters, digits, '.', '_' and '-', with '/' between folders, at most 128 characters"),
         # Unknown keys: the nearest valid one, and all of them where they are few.
         ("    tokens: 1e6", "    tokns: 1e6", "r.yaml:19:5  stages[0].pretrain.tokns: unknown key; did you mean tokens?"),
-        ("calibration: {", "calibration: {shots: 3, ", "r.yaml:35:19  stages[2].quantize.calibration.shots: unknown key; valid keys: mixture, sequences, sequence_length"),
+        ("calibration: {", "calibration: {shots: 3, ", "r.yaml:35:19  stages[2].quantize.calibration.shots: unknown key; valid keys: mixture, sequences, sequence_length, documents"),
         ("ratio: 0.3", "ration: 0.3", "r.yaml:26:14  stages[1].cpt.replay.ration: unknown key; did you mean ratio? valid keys: ratio, mixture"),
         # Tagged unions name their tags.
         ("kind: quantize", "kind: quantise", f'r.yaml:31:5  stages[2].quantize.kind: found "quantise"; did you mean quantize? allowed: {KINDS}'),

@@ -59,7 +59,7 @@ def test_zero_shards_the_state_as_its_paper_says() -> None:
 
 
 def test_a_group_size_that_does_not_divide_is_refused_before_the_run(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"group_size 96 does not divide[\s\S]*in_features 128"):
+    with pytest.raises(ModelError, match=r"group_size 96 does not divide[\s\S]*in_features 64"):
         forecasts("quickstart", tmp_path, "stages.quantize.group_size=96")
 
 
