@@ -22,12 +22,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from workbench import data, models
 from workbench.errors import ModelError, RunError
-from workbench.quantization import check_group_size, linear_shapes
+from workbench.quantization import check_group_size, linear_shapes, stored_bits
 from workbench.recipe.schema import Cpt, Engine, Model, Pretrain, Quantize, TrainingStage
 from workbench.stages.job import Job
 
 PROBE_STEPS = 3
 PROBE_SHARE_OF_MEMORY = 0.25
+LESS_MEMORY = (
+    "Use a machine with more, more processes under engine.zero_stage 3, engine.offload, a smaller "
+    "micro_batch_size, or engine.activation_checkpointing"
+)
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -62,11 +66,10 @@ def refuse(forecasts: list[Forecast], folder: Path) -> None:
     memory, device = _device_memory()
     for entry in forecasts:
         if entry.memory_bytes > memory:
+            remedy = LESS_MEMORY if entry.kind in ("pretrain", "cpt") else "Use a machine with more"
             raise RunError(
                 f"{entry.variant}: {entry.kind} of {entry.parameters:,} parameters needs about "
-                f"{_size(entry.memory_bytes)} per process; {device} has {_size(memory)}. Use a machine "
-                "with more, more processes under engine.zero_stage 3, engine.offload, a smaller "
-                "micro_batch_size, or engine.activation_checkpointing"
+                f"{_size(entry.memory_bytes)} per process; {device} has {_size(memory)}. {remedy}"
             )
     needed = sum(entry.disk_bytes for entry in forecasts)
     place = next(path for path in (folder, *folder.parents) if path.exists())
@@ -106,7 +109,7 @@ def table(forecasts: list[Forecast]) -> Table:
         f"{sum(f.tokens for f in forecasts):,}",
         _size(max(f.memory_bytes for f in forecasts)),
         _size(sum(f.disk_bytes for f in forecasts)),
-        _duration(sum(seconds) if len(seconds) == len(forecasts) else None),
+        _duration(sum(seconds)) + ("" if len(seconds) == len(forecasts) else " +"),
     )
     return shown
 
@@ -155,12 +158,12 @@ def _forecast(job: Job, probe: bool) -> Forecast:
         rate = _training_speed(model, stage.sequence_length) if probe else None
         seconds = tokens / rate / job.recipe.engine.processes if rate else None
     elif isinstance(stage, Quantize):
-        assert job.variant.bits
-        check_group_size(_linear_shapes(config), stage.group_size)
-        embeddings = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
-        disk = int(
-            (parameters - embeddings) * (job.variant.bits + 1) / 8 + embeddings * DTYPE_BYTES[model.dtype]
-        )
+        shapes = _linear_shapes(config)
+        check_group_size(shapes, stage.group_size)
+        disk = _quantized_bytes(shapes, stage, job.variant.bits or 0)
+        disk += (parameters - sum(rows * columns for rows, columns in shapes.values())) * DTYPE_BYTES[
+            model.dtype
+        ]
         if stage.calibration and job.variant.method != "rtn":
             tokens = stage.calibration.sequences * stage.calibration.sequence_length
             memory += 2 * tokens * config.hidden_size * 4 + 3 * config.intermediate_size**2 * 4
@@ -201,6 +204,15 @@ def _parameters(model: Model) -> int:
 def _linear_shapes(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
     with torch.device("meta"):
         return linear_shapes(AutoModelForCausalLM.from_config(config))
+
+
+def _quantized_bytes(shapes: dict[str, tuple[int, int]], stage: Quantize, bits: int) -> int:
+    """Bytes on disk of all quantized linears, exactly."""
+    total = 0
+    for rows, columns in shapes.values():
+        groups = 1 if stage.group_size == "channel" else columns // stage.group_size
+        total += stored_bits(rows, columns, bits, groups, symmetric=stage.symmetric) // 8
+    return total
 
 
 @cache

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from workbench.evaluation.measurement import Measurement
-from workbench.sheet import compare, samples, status
+from workbench.sheet import compare, samples, status, wording
 from workbench.sheet.compare import Comparison
 from workbench.sheet.samples import Sample
 from workbench.sheet.statistics import Interval
@@ -237,13 +237,24 @@ def _family(
     for against in opponents(row, rows):
         for key in row.metrics:
             sample, other = by_metric[key][row.variant], by_metric[key].get(against)
-            if other is None:
+            if other is None or _told_by_perplexity(key, row.variant, against, by_metric):
                 continue
             if reason := compare.obstacle(sample, other):
                 obstacles.append(f"{key} is not compared with {against}: {reason}")
             else:
                 family.append(compare.Pair(row.variant, sample, against, other, units[key]))
     return compare.conclude(family), obstacles
+
+
+def _told_by_perplexity(
+    key: str, variant: str, against: str, by_metric: Mapping[str, Mapping[str, Sample]]
+) -> bool:
+    """Whether bits per byte would only repeat a perplexity that can be compared: under one tokenizer."""
+    if not wording.repeats(key, by_metric):
+        return False
+    perplexity = by_metric[key.removesuffix("bits_per_byte") + "perplexity"]
+    sample, other = perplexity.get(variant), perplexity.get(against)
+    return sample is not None and other is not None and compare.obstacle(sample, other) is None
 
 
 def check_expectations(sheet: Sheet, expect: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -119,6 +119,8 @@ def compact(sheet: Sheet, width: int) -> list[list[list[str]]]:
         cells = (cell(sheet, row, column) for row in rows)
         fields.append([column.brief, *(found.short if found else "" for found in cells)])
     fields.append(["disk", *(wording.size(row.disk_bytes) for row in rows)])
+    speeds = ("" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}" for row in rows)
+    fields.append(["tokens/s", *speeds])
     label = ["row", *(row.variant for row in rows)]
     filled = [field for field in fields if any(field[1:])]
     return [[list(line) for line in zip(*group, strict=True)] for group in _cut(label, filled, width)]

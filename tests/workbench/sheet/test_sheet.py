@@ -114,3 +114,10 @@ def test_expectations_find_variants_and_tasks_with_dots(rows):
     dotted = replace(rows[0].measurements[0], task="facts.v2")
     built = sheet.build("r", [replace(rows[0], variant="base-0.5", measurements=[dotted])], seed=0)
     assert sheet.check_expectations(built, {"base-0.5.new.facts.v2.acc": (0.2, 0.3)}) == []
+
+
+def test_bits_per_byte_are_not_compared_where_the_perplexity_of_the_text_is(example) -> None:
+    compared = {found.metric for found in example.comparisons}
+    assert "language.base.perplexity" in compared
+    assert not [metric for metric in compared if metric.endswith("bits_per_byte")]
+    assert any(metric.endswith("bits_per_byte") for metric in example.metric_keys())

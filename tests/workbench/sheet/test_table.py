@@ -29,7 +29,7 @@ def test_no_table_is_wider_than_asked_and_no_column_is_lost(example):
             assert sum(3 + size for size in longest) + 1 <= width
             assert [line[0] for line in lines[1:]] == [row.variant for row in example.rows]
         headings = [heading for lines in tables for heading in lines[0][1:]]
-        assert len(headings) == len(set(headings)) == len(table.columns(example)) + 3
+        assert len(headings) == len(set(headings)) == len(table.columns(example)) + 4
 
 
 def test_the_four_main_scores_of_the_quickstart_fit_a_hundred_columns(example):
@@ -40,4 +40,6 @@ def test_the_four_main_scores_of_the_quickstart_fit_a_hundred_columns(example):
 
 def test_rows_without_measurements_still_make_a_table(rows):
     built = sheet.build("r", [replace(rows[0], measurements=[])], seed=0)
-    assert table.compact(built, 100) == [[["row", "status", "disk"], ["base", "sound", "4.3 MB"]]]
+    assert table.compact(built, 100) == [
+        [["row", "status", "disk", "tokens/s"], ["base", "sound", "4.3 MB", "11,240"]]
+    ]
