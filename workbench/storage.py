@@ -165,12 +165,13 @@ class Store:
                 shutil.rmtree(partial)
             partial.mkdir(parents=True, exist_ok=True)
             try:
-                build(partial)
-                seal(partial, fingerprint=fingerprint)
+                if unsound(partial) is not None:  # else a try was stopped between sealing and renaming
+                    build(partial)
+                    seal(partial, fingerprint=fingerprint)
                 os.rename(partial, final)
                 sync(self.root)
             except Exception:
-                if not resumable:
+                if not resumable or not any(partial.iterdir()):
                     shutil.rmtree(partial, ignore_errors=True)
                 raise
             return final

@@ -83,6 +83,16 @@ def test_a_failed_build_leaves_nothing_unless_it_can_go_on(tmp_path: Path) -> No
     assert store.make("g", lambda out: None, resumable=True).joinpath("half").exists()
 
 
+def test_a_folder_that_was_sealed_and_not_renamed_is_not_built_again(tmp_path: Path, monkeypatch) -> None:
+    store, builds = Store(tmp_path), []
+    with monkeypatch.context() as stopped:
+        stopped.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.make("f", builds.append, resumable=True)
+    store.make("f", builds.append, resumable=True)
+    assert len(builds) == 1 and store.has("f")
+
+
 def _hold(path: Path, held, done) -> None:
     with storage.locked(path, "the folder"):
         held.set()

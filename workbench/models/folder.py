@@ -7,6 +7,7 @@ and never looked into; code that comes with a model is not run.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ _INDEX = "model.safetensors.index.json"
 
 # Bars that flash by for every folder; the workbench shows progress of its own.
 disable_progress_bar()
+if not torch.cuda.is_available():
+    # Saving a model imports DeepSpeed, which remarks on every machine without a GPU unless it is told.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
