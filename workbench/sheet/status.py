@@ -17,7 +17,8 @@ COLLAPSE = 10.0  # times the perplexity of the best ancestor
 RULE = (
     "Collapsed: a score that is not a finite number; or perplexity above ten times the lowest of the row's"
     " ancestors, on any text for a quantized row and on every text for a trained one (training may trade one"
-    " text for another); or no score with a known chance level above chance, though the parent had one."
+    " text for another); or no score above its chance level any more, one of them significantly below the"
+    " parent's."
     " Degraded: worse than the parent, on any metric for a quantized row, on a retained or safety metric for"
     " a trained one. Sound: neither."
 )
@@ -38,9 +39,9 @@ def judge(row: Row, rows: Mapping[str, Row], against_parent: Sequence[Comparison
     if burst and (any(burst) if quantized else all(burst)):
         return "collapsed"
     parent = rows.get(row.parent or "")
-    if parent and _above_chance(parent) and _above_chance(row) == []:
-        return "collapsed"
     worse = [found.metric for found in against_parent if found.verdict == "worse"]
+    if parent and _above_chance(row) == [] and set(_above_chance(parent) or ()) & set(worse):
+        return "collapsed"
     if any(quantized or metric.startswith(("retained.", "safety.")) for metric in worse):
         return "degraded"
     return "sound"

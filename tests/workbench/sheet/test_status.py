@@ -62,13 +62,15 @@ def test_perplexities_of_other_protocols_say_nothing():
     assert status(row("w2", "base", 2, **{"language.old.perplexity": perplexity(90)}), base) == "sound"
 
 
-def test_all_at_chance_is_a_collapse_only_if_the_parent_was_above():
+def test_all_at_chance_is_a_collapse_only_if_that_is_a_fall():
     good = row("good", **{"retained.facts.acc": accuracy(0.9), "new.facts.acc": accuracy(0.9)})
     lost = {"retained.facts.acc": accuracy(0.26), "new.facts.acc": accuracy(0.24)}
     half = {"retained.facts.acc": accuracy(0.26), "new.facts.acc": accuracy(0.6)}
     unknown = {"retained.facts.acc": accuracy(0.26, chance=None)}
-    assert status(row("w2", "good", 2, **lost), good) == "collapsed"
-    assert status(row("w2", "good", 2, **half), good) == "sound"
+    fell = ["new.facts.acc"]
+    assert status(row("w2", "good", 2, **lost), good, worse=fell) == "collapsed"
+    assert status(row("w2", "good", 2, **lost), good) == "sound"  # too few questions to tell them apart
+    assert status(row("w2", "good", 2, **half), good, worse=fell) == "degraded"
     assert status(row("w2", "good", 2, **unknown), good) == "sound"
     assert status(row("w2", "poor", 2, **lost), row("poor", **lost)) == "sound"
 
