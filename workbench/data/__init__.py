@@ -1,11 +1,12 @@
 """From text to batches: sources of documents, token files, and the mixture that draws packed rows."""
 
 from workbench.data.mixture import Mixture
-from workbench.data.packing import Batch, attention_mask, pack
+from workbench.data.packing import NO_TARGET, Batch, attention_mask, pack
 from workbench.data.sources import documents, held, identity, resolve
 from workbench.data.tokens import TokenFile, Window, write_tokens
 
 __all__ = [
+    "NO_TARGET",
     "Batch",
     "Mixture",
     "TokenFile",

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from workbench.data import Batch, TokenFile, attention_mask, pack
-from workbench.data.packing import NO_TARGET
+from workbench.data import NO_TARGET, Batch, TokenFile, attention_mask, pack
 from workbench.errors import DataError, NumericsError
 from workbench.evaluation.battery import TextEntry
 from workbench.evaluation.measurement import Measurement

@@ -163,6 +163,10 @@ def _weight_files(path: Path) -> list[Path]:
             raise ModelError(
                 f"{index}: not an index of safetensors files ({error!r}); fetch the model again"
             ) from error
+        if outside := [name for name in names if Path(name).name != name]:
+            raise ModelError(
+                f"{index}: names {outside[0]!r}, which is not a file of the folder; fetch the model again"
+            )
         if missing := [name for name in names if not (path / name).is_file()]:
             raise ModelError(f"{index}: names {missing[0]}, which is missing; fetch the model again")
         return [path / name for name in names]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from workbench.data import Batch, Mixture
+from workbench.data import NO_TARGET, Batch, Mixture
 from workbench.errors import NumericsError
 from workbench.progress import progress
 from workbench.recipe.schema import Engine, TrainingStage
@@ -28,7 +28,7 @@ from workbench.training import checkpoint, processes, state
 from workbench.training import engine as engines
 from workbench.training.checkpoint import Checkpoint
 from workbench.training.log import MetricsLog
-from workbench.training.objective import NO_TARGET, Objective, Penalty
+from workbench.training.objective import Objective, Penalty
 from workbench.training.schedule import learning_rate
 from workbench.training.throughput import Pace
 

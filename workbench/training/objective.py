@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from workbench.data import Batch, attention_mask
+from workbench.data import NO_TARGET, Batch, attention_mask
 
 Penalty = Callable[[nn.Module, Batch], Tensor]
 
-NO_TARGET = -100  # label of a position whose next token is not predicted
 LOGITS_AT_ONCE = 2**28  # float32 logits that are alive at a time: 1 GiB
 
 

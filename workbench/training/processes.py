@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,13 +24,14 @@ def start() -> tuple[int, int]:
         Rank of this process and number of processes.
     """
     if not torch.cuda.is_available():
-        os.environ.setdefault(
-            "DS_ACCELERATOR", "cpu"
-        )  # read when deepspeed is imported, hence the late import
+        # Read when deepspeed is imported, hence the late import.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
     import deepspeed.ops
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed calls collectives by names that this torch has renamed; nothing that a user could change.
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*Please use `torch.distributed")
     # DeepSpeed would compile a shared-memory all-reduce for CPUs at first use; gloo does without.
     vars(deepspeed.ops)["__compatible_ops__"] = {}
     if not dist.is_initialized():

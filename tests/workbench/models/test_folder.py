@@ -120,6 +120,10 @@ def _lost_shard(folder: Path) -> None:
     )
 
 
+def _escaping_shard(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../elsewhere.safetensors"}}')
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -136,6 +140,7 @@ def _lost_shard(folder: Path) -> None:
         (_unexpected, r"1 unexpected weights \(model.layers.0.mlp.extra.weight\)"),
         (_mismatched, r"1 mismatched weights .*model.norm.weight"),
         (_lost_shard, "model-00001-of-00002.safetensors, which is missing"),
+        (_escaping_shard, "not a file of the folder"),
     ],
 )
 def test_refuses(folder: Path, damage: Callable[[Path], None], message: str) -> None:
