@@ -74,6 +74,14 @@ def test_the_untouched_setting_runs(setting: Setting) -> None:
     assert (setting.runs / "bad" / "sheet.json").is_file()
 
 
+def test_the_dtype_of_the_recipe_reaches_the_weights(setting: Setting) -> None:
+    setting.recipe.write_text(setting.recipe.read_text().replace("model: {", "model: {dtype: bfloat16, "))
+    code, said = setting.run()
+    assert code == 0, said
+    (written,) = setting.runs.glob("bad/stages/00-quantize-*/model/model.safetensors")
+    assert load_file(written)["model.norm.weight"].dtype == torch.bfloat16
+
+
 def test_misspelt_key(setting: Setting) -> None:
     setting.recipe.write_text(setting.recipe.read_text().replace("group_size", "group_sise"))
     setting.refuses("bad.yaml:7:", "stages[0].quantize.group_sise", "did you mean group_size")

@@ -139,14 +139,8 @@ def configuration(model: Model) -> PretrainedConfig:
         ) from error
 
 
-def _root(job: Job) -> Model:
-    while job.parent:
-        job = job.parent
-    return job.model
-
-
 def _forecast(job: Job, probe: bool) -> Forecast:
-    model, stage = _root(job), job.variant.stage
+    model, stage = job.origin, job.variant.stage
     config = configuration(model)
     parameters = _parameters(model)
     weights = parameters * DTYPE_BYTES[model.dtype]

@@ -6,7 +6,6 @@ its fingerprint, unfinished work in a partial folder. A finished run only shows 
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import time
@@ -24,6 +23,7 @@ from workbench.stages import evaluate, load, quantize, train
 from workbench.stages.job import Job
 from workbench.stages.result import StageResult
 from workbench.storage import Store
+from workbench.training import log
 
 # Kinds whose builder goes on from what a stopped try left behind.
 RESUMABLE = {"pretrain", "cpt"}
@@ -187,8 +187,7 @@ def _row(job: Job) -> RowInput:
 
 
 def _curve(job: Job) -> Curve:
-    lines = (job.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return Curve(job.variant.name, [json.loads(line) for line in lines])
+    return Curve(job.variant.name, log.read(job.folder / "metrics.jsonl"))
 
 
 def _refuse_read_only(folder: Path) -> None:

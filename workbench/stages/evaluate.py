@@ -66,7 +66,8 @@ def build(job: Job, out: Path) -> None:
     """Write `out/<task>.json` for each task, and `out/speed.json`; finished tasks are not run again."""
     section = job.recipe.evaluate
     assert section
-    model = models.load(job.model_folder)
+    model = models.load(job.model_folder, getattr(torch, job.origin.dtype))
+    torch.nn.Module.to(model, torch.accelerator.current_accelerator() or torch.device("cpu"))
     tokenizer = models.load_tokenizer(job.model_folder)
     harness = _harness(section.battery, job.recipe.seed)
     files = texts(job.recipe, job.store, job.model_folder)

@@ -75,6 +75,7 @@ class Job:
                 "mixture": self.mixture,
                 "engine": recipe.engine.model_dump(),
                 "seed": recipe.seed,
+                "dtype": self.origin.dtype,
                 "new": recipe.model.new.model_dump()
                 if isinstance(stage, Pretrain) and recipe.model.new
                 else None,
@@ -98,6 +99,11 @@ class Job:
     def model(self) -> Model:
         """The recipe's section that a load stage brings in."""
         return getattr(self.variant.stage, "model", self.recipe.model)
+
+    @property
+    def origin(self) -> Model:
+        """The recipe's section of the model that this variant goes back to; gives the dtype in memory."""
+        return self.parent.origin if self.parent else self.model
 
     @property
     def mixture(self) -> dict[str, float]:

@@ -21,7 +21,7 @@ def build(job: Job, out: Path) -> None:
     stage, parent, bits = job.variant.stage, job.parent, job.variant.bits
     assert isinstance(stage, Quantize) and parent and bits
     tokenizer = models.load_tokenizer(parent.model_folder)
-    model = models.load(parent.model_folder)
+    model = models.load(parent.model_folder, getattr(torch, job.origin.dtype))
     with measured() as cost:
         report = quantization.quantize(
             model,

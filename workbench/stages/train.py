@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from workbench import evaluation, models, storage, training
 from workbench.data import Mixture, TokenFile
 from workbench.errors import WorkbenchError
@@ -36,6 +38,7 @@ def build(job: Job, out: Path) -> None:
         },
         "tokenizer": str(tokenizer),
         "parent": str(job.parent.model_folder) if job.parent else None,
+        "dtype": job.origin.dtype,
         "texts": {
             name: str(file.folder) for name, file in evaluate.texts(job.recipe, job.store, tokenizer).items()
         },
@@ -57,7 +60,7 @@ def execute(request: dict[str, Any]) -> None:
     out = Path(request["out"])
     tokenizer = models.load_tokenizer(Path(request["tokenizer"]))
     if request["parent"]:
-        model = models.load(Path(request["parent"]))
+        model = models.load(Path(request["parent"]), getattr(torch, request["dtype"]))
     else:
         assert recipe.model.new
         model = models.new(recipe.model.new, recipe.seed)

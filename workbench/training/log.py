@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from workbench import storage
 from workbench.errors import RunError
 
 
@@ -25,7 +26,7 @@ class MetricsLog:
         partial = path.with_name(f"{path.name}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text("".join(_line(row) for row in rows), encoding="utf-8")
+            partial.write_text("".join(storage.json_line(row) for row in rows), encoding="utf-8")
             os.replace(partial, path)
             self._file = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
@@ -38,7 +39,7 @@ class MetricsLog:
             RunError: the disk is full or the file has become unwritable.
         """
         try:
-            self._file.write(_line(row))
+            self._file.write(storage.json_line(row))
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -62,7 +63,3 @@ def read(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"

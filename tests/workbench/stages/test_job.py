@@ -31,6 +31,7 @@ EVERYTHING = {"base", "cpt-full", "cpt-replay"} | QUANTIZED
     ("override", "affected"),
     [
         ("seed=2", EVERYTHING),
+        ("model.dtype=bfloat16", EVERYTHING),
         ("stages.base.learning_rate=1e-3", EVERYTHING),
         ("engine.precision=autocast", EVERYTHING),
         ("stages.cpt.replay.ratio=0.4", {"cpt-replay"} | QUANTIZED),
