@@ -1,5 +1,6 @@
 """From text to batches: sources of documents, token files, and the mixture that draws packed rows."""
 
+from workbench.data.chat import render
 from workbench.data.mixture import Mixture
 from workbench.data.packing import NO_TARGET, Batch, attention_mask, pack
 from workbench.data.sources import documents, held, identity, resolve
@@ -16,6 +17,7 @@ __all__ = [
     "held",
     "identity",
     "pack",
+    "render",
     "resolve",
     "write_tokens",
 ]

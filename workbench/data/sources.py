@@ -1,7 +1,8 @@
 """Sources of text: local .txt, .jsonl and .parquet files, folders of them, and data sets of the hub.
 
-A document is one string. Blank documents say nothing and are left out everywhere alike, so that the
-range `documents: [start, stop]` of a source means the same text in every format.
+A document is one string; in a source with `chat` it is an exchange, rendered. Blank documents say
+nothing and are left out everywhere alike, so that the range `documents: [start, stop]` of a source
+means the same text in every format.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 from workbench import storage
 from workbench.errors import DataError
 from workbench.recipe.schema import Source
+
+Render = Callable[[str, str], str]  # a user turn and an assistant turn to the text of a document
 
 DATA_VARIABLE = "WORKBENCH_DATA"
 DATA_DEFAULT = "../shared/data"
@@ -54,11 +57,17 @@ def resolve(path: str) -> Path:
     return expanded
 
 
-def documents(source: Source) -> Iterator[str]:
+def joined(prompt: str, response: str) -> str:
+    """An exchange as plain text, for whoever knows no chat template."""
+    return f"{prompt}\n\n{response}"
+
+
+def documents(source: Source, render: Render = joined) -> Iterator[str]:
     """The documents of a local or hub source, in the order of its files, read as they are asked for.
 
     Args:
         source: with `path` or `hub`; a built-in corpus is not made here.
+        render: makes a document of an exchange, where the source has `chat`.
 
     Raises:
         DataError: at once if there is no file or one of a kind that is not read; on the way if one is not
@@ -66,9 +75,9 @@ def documents(source: Source) -> Iterator[str]:
     """
     if source.path is not None:
         files = _files(resolve(source.path))
-        return held(source, chain.from_iterable(_read(file, source) for file in files))
+        return held(source, chain.from_iterable(_read(file, source, render) for file in files))
     if source.hub is not None:
-        return held(source, _hub(source))
+        return held(source, _hub(source, render))
     raise ValueError("a miniworld source is generated, not read")
 
 
@@ -137,12 +146,14 @@ def _files(path: Path) -> list[Path]:
     return inside
 
 
-def _read(file: Path, source: Source) -> Iterator[str]:
+def _read(file: Path, source: Source, render: Render) -> Iterator[str]:
     if file.suffix == ".txt":
+        if source.chat:
+            raise DataError(f"{file}: a .txt file has no rows for chat; move it away, or leave chat out")
         return _plain_text(file, source.document)
     if file.suffix == ".jsonl":
-        return _jsonl(file, source.field)
-    return _parquet(file, source.field)
+        return _jsonl(file, source, render)
+    return _parquet(file, source, render)
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -173,7 +184,7 @@ def _plain_text(file: Path, document: str) -> Iterator[str]:
                 yield "\n".join(paragraph)
 
 
-def _jsonl(file: Path, field: str) -> Iterator[str]:
+def _jsonl(file: Path, source: Source, render: Render) -> Iterator[str]:
     for number, line in enumerate(_lines(file), 1):
         if not line.strip():
             continue
@@ -185,28 +196,30 @@ def _jsonl(file: Path, field: str) -> Iterator[str]:
             ) from error
         if not isinstance(row, dict):
             raise DataError(f"{file}:{number}: a {type(row).__name__}, but every line must be a JSON object")
-        yield _text(row, field, f"{file}:{number}")
+        yield _document(row, source, render, f"{file}:{number}")
 
 
-def _parquet(file: Path, field: str) -> Iterator[str]:
+def _parquet(file: Path, source: Source, render: Render) -> Iterator[str]:
     import pyarrow
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(file) as table:
             names = table.schema_arrow.names
-            if field not in names:
-                raise DataError(_lacks(str(file), field, names))
+            fields = _fields(source)
+            for field in fields:
+                if field not in names:
+                    raise DataError(_lacks(str(file), field, names))
             number = 0
-            for batch in table.iter_batches(columns=[field]):
+            for batch in table.iter_batches(columns=fields):
                 for row in batch.to_pylist():
                     number += 1
-                    yield _text(row, field, f"{file}, row {number}")
+                    yield _document(row, source, render, f"{file}, row {number}")
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise DataError(f"{file}: not a whole parquet file ({error}); fetch it again") from error
 
 
-def _hub(source: Source) -> Iterator[str]:
+def _hub(source: Source, render: Render) -> Iterator[str]:
     import datasets
 
     split = source.split or "train"
@@ -215,7 +228,9 @@ def _hub(source: Source) -> Iterator[str]:
         rows = datasets.load_dataset(
             source.hub, source.subset, split=split, revision=source.revision, streaming=True
         )
-        texts = (_text(row, source.field, f"{origin}, {split}, row {n}") for n, row in enumerate(rows, 1))
+        texts = (
+            _document(row, source, render, f"{origin}, {split}, row {n}") for n, row in enumerate(rows, 1)
+        )
         if source.document == "file":
             yield "\n\n".join(texts)
         else:
@@ -225,6 +240,21 @@ def _hub(source: Source) -> Iterator[str]:
             f"{origin}, subset {source.subset}, split {split}: {error}; check id, revision, subset, split "
             "and the connection, or download the files and give their folder as `path`"
         ) from error
+
+
+def _fields(source: Source) -> list[str]:
+    """The keys of a row that are read."""
+    return [source.chat.prompt, source.chat.response] if source.chat else [source.field]
+
+
+def _document(row: dict[str, Any], source: Source, render: Render, where: str) -> str:
+    texts = [_text(row, field, where) for field in _fields(source)]
+    if source.chat is None:
+        return texts[0]
+    try:
+        return render(texts[0], texts[1])
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def _text(row: dict[str, Any], field: str, where: str) -> str:
@@ -246,6 +276,8 @@ def _text(row: dict[str, Any], field: str, where: str) -> str:
 
 def _lacks(where: str, field: str, keys: list[str]) -> str:
     found = (
-        f"only {', '.join(keys)}; set `field` of the source to one of them" if keys else "the row is empty"
+        f"only {', '.join(keys)}; set `field` or `chat` of the source to those"
+        if keys
+        else "the row is empty"
     )
     return f"{where}: no {field}, {found}"

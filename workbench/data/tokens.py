@@ -1,9 +1,10 @@
 """Token files: the documents of a source as one flat array of token ids that is mapped into memory.
 
-A document is BOS + text + EOS, with those of the two marks that the tokenizer has. A folder holds
+A document is BOS + text + EOS, with those of the two marks that the tokenizer has; or an exchange as
+the chat template tells it, which holds all of its marks. A folder holds
 
     tokens.bin     token ids, little-endian; uint16 where the vocabulary allows it, else uint32
-    bytes.bin      uint16, how many UTF-8 bytes of its document each token stands for; 0 for BOS and EOS
+    bytes.bin      uint16, how many UTF-8 bytes of its document each token stands for; 0 for marks
     documents.bin  int64, where each document starts, and the end of the last
     tokens.json    counts, dtype and identity of the tokenizer; written last
 
@@ -109,23 +110,31 @@ class TokenFile:
 
 
 def write_tokens(
-    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, folder: Path, description: str
+    documents: Iterable[str],
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    description: str,
+    *,
+    marked: bool = False,
 ) -> TokenFile:
     """Tokenize documents into a folder.
 
     The text of a document is text only: where it happens to spell a special token, it is taken
-    letter by letter. An interrupted folder is not a token file; the caller renames a whole one.
+    letter by letter, unless the documents are marked. An interrupted folder is not a token file; the
+    caller renames a whole one.
 
     Args:
         documents: texts, read once.
         tokenizer: a fast tokenizer; gives the ids of BOS and EOS.
         folder: filled; made where it is absent.
         description: shown beside the progress, and kept as the name.
+        marked: the documents come from a chat template (`chat.render`): the special tokens that they
+            spell are meant, and BOS and EOS are among them where the template wants them.
 
     Raises:
         DataError: no documents, or a text that the tokenizer cannot account for.
     """
-    encoder = _Encoder(tokenizer)
+    encoder = _Encoder(tokenizer, marked)
     starts = [0]
     num_bytes = 0
     total = len(documents) if isinstance(documents, Sized) else None
@@ -171,16 +180,21 @@ def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
 
 
 class _Encoder:
-    """A copy of a tokenizer that cuts nothing off, finds no special tokens in text, and counts bytes."""
+    """A copy of a tokenizer that cuts nothing off, finds no special tokens in text, and counts bytes.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    In marked text it finds them, and puts none around it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, marked: bool) -> None:
         self.backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self.backend.no_truncation()
         self.backend.no_padding()
         self.identity = hashlib.sha256(self.backend.to_str().encode()).hexdigest()
-        self.backend.encode_special_tokens = True
-        self.bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        self.eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        self.backend.encode_special_tokens = not marked
+        added = self.backend.get_added_tokens_decoder()
+        self.marks = [i for i, token in added.items() if marked and token.special]
+        self.bos = [] if marked or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        self.eos = [] if marked or tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         self.dtype = np.dtype("<u2" if max(tokenizer.get_vocab().values()) < 1 << 16 else "<u4")
 
     def encode(self, texts: list[str]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
@@ -189,6 +203,11 @@ class _Encoder:
         ids = chain.from_iterable((*self.bos, *encoding.ids, *self.eos) for encoding in encodings)
         owner = np.arange(len(texts)).repeat([len(encoding) for encoding in encodings])  # of tokens but marks
         sizes = _token_bytes(texts, encodings, owner)
+        if self.marks:
+            told = np.fromiter(
+                chain.from_iterable(encoding.ids for encoding in encodings), np.int64, len(owner)
+            )
+            sizes[np.isin(told, self.marks)] = 0
         marks = len(self.bos) + len(self.eos)
         padded = np.zeros(len(sizes) + marks * len(texts), dtype=np.int64)
         padded[np.arange(len(sizes)) + owner * marks + len(self.bos)] = sizes

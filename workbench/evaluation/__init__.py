@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from workbench.evaluation.battery import Battery, battery_identity, check_battery, load_battery
-from workbench.evaluation.measurement import Measurement, read, value
+from workbench.evaluation.measurement import Measurement, pool, read, value
 
 if TYPE_CHECKING:
     from workbench.evaluation.harness import Harness, evaluate
@@ -22,6 +22,7 @@ __all__ = [
     "check_battery",
     "evaluate",
     "load_battery",
+    "pool",
     "read",
     "value",
 ]

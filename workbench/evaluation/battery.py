@@ -45,6 +45,9 @@ class TextEntry(Section):
     """A held-out text, for perplexity and bits per byte."""
 
     name: Part
+    aspect: Literal["language", "new", "retained"] = Field(
+        default="language", description="new, retained: where the perplexity itself is the skill"
+    )
     text: Source
     sequence_length: Count = Field(description="tokens in a window")
     windows: Count | None = Field(default=None, description="only the first windows; default: all")
@@ -67,7 +70,7 @@ class Battery(Section):
     @model_validator(mode="after")
     def _sound(self) -> Battery:
         names = [f"{entry.aspect}.{entry.name}" for entry in self.tasks]
-        names += [f"language.{entry.name}" for entry in self.language]
+        names += [f"{entry.aspect}.{entry.name}" for entry in self.language]
         if not names:
             raise ValueError("measures nothing: name tasks, language or both")
         if repeated := [name for name, times in Counter(names).items() if times > 1]:

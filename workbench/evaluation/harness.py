@@ -143,7 +143,7 @@ def evaluate(
             measurement, samples = harness.ask(entry, asked)
             write(path, [measurement], samples)
     for text in battery.language:
-        path = out / f"language.{text.name}.json"
+        path = out / f"{text.aspect}.{text.name}.json"
         if not path.exists():
             write(path, perplexity(model, texts[text.name], text, battery.batch_size, title))
     return read(out)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -89,3 +89,34 @@ def read(folder: Path) -> list[Measurement]:
         for path in sorted(folder.glob("*.*.json"), key=lambda p: (order.index(p.name.split(".")[0]), p.name))
         for record in storage.read_json(path)["measurements"]
     ]
+
+
+def pool(by_seed: Mapping[int, Sequence[Measurement]]) -> list[Measurement]:
+    """One measurement per key, of the items of all seeds, whose ids become "<seed>/<id>".
+
+    Args:
+        by_seed: what the same variant scored under each seed; one seed alone stays as it is.
+
+    Raises:
+        ValueError: the seeds do not measure the same, or not in the same way.
+    """
+    if len(by_seed) < 2:
+        return [measurement for measurements in by_seed.values() for measurement in measurements]
+    keyed = {seed: {found.key: found for found in measurements} for seed, measurements in by_seed.items()}
+    first = next(iter(keyed))
+    pooled = []
+    for seed, found in keyed.items():
+        if set(found) != set(keyed[first]):
+            differing = ", ".join(sorted(set(found) ^ set(keyed[first])))
+            raise ValueError(f"seeds {first} and {seed} do not measure the same: only one has {differing}")
+    for key, measurement in keyed[first].items():
+        items: dict[str, tuple[float, float]] = {}
+        for seed, found in keyed.items():
+            if replace(found[key], items={}) != replace(measurement, items={}):
+                raise ValueError(
+                    f"{key}: seeds {first} and {seed} measure it differently: "
+                    f"{replace(measurement, items={})} and {replace(found[key], items={})}"
+                )
+            items |= {f"{seed}/{name}": pair for name, pair in found[key].items.items()}
+        pooled.append(replace(measurement, items=items))
+    return pooled

@@ -139,6 +139,6 @@ def _measurements(scores: list[Score], entry: TextEntry) -> list[Measurement]:
     per_token = {str(i): (nats, tokens) for i, (nats, tokens, _) in enumerate(scores)}
     per_byte = {str(i): (nats, size) for i, (nats, _, size) in enumerate(scores)}
     return [
-        Measurement("language", entry.name, "perplexity", per_token, "perplexity", False, protocol),
-        Measurement("language", entry.name, "bits_per_byte", per_byte, "bits_per_byte", False, protocol),
+        Measurement(entry.aspect, entry.name, "perplexity", per_token, "perplexity", False, protocol),
+        Measurement(entry.aspect, entry.name, "bits_per_byte", per_byte, "bits_per_byte", False, protocol),
     ]

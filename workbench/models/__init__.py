@@ -1,27 +1,49 @@
 """Models on disk and in memory: always a Hugging Face folder, always safetensors.
 
 `new` makes a LLaMA-3 from a recipe, `load` and `save` move any causal language model, and `blocks`,
-`linears` and `subsets` walk a decoder the way that layer-by-layer methods need it.
+`linears` and `subsets` walk a decoder the way that layer-by-layer methods need it. `expand` and `stack`
+add trainable copies to the blocks of a LLaMA, and `merge_back` folds them in again; importing this package
+registers the expanded architecture with transformers' auto classes.
 """
 
+from workbench.models.control_llm import (
+    ControlLlamaConfig,
+    ControlLlamaForCausalLM,
+    ParallelBlock,
+    expand,
+    parallel_blocks,
+    step_0_deviation,
+)
+from workbench.models.expansion import check_expandable, positions, stack
 from workbench.models.folder import load, load_config, load_tokenizer, save
 from workbench.models.llama import configuration, new
+from workbench.models.merge_back import merge_back
 from workbench.models.published import published
 from workbench.models.tokenizer import check_tokenizer, train_tokenizer
 from workbench.models.walk import blocks, count_parameters, linears, subsets
 
 __all__ = [
+    "ControlLlamaConfig",
+    "ControlLlamaForCausalLM",
+    "ParallelBlock",
     "blocks",
+    "check_expandable",
     "check_tokenizer",
     "configuration",
     "count_parameters",
+    "expand",
     "linears",
     "load",
     "load_config",
     "load_tokenizer",
+    "merge_back",
     "new",
+    "parallel_blocks",
+    "positions",
     "published",
     "save",
+    "stack",
+    "step_0_deviation",
     "subsets",
     "train_tokenizer",
 ]

@@ -12,6 +12,7 @@ _SHAPES = {
     "meta-llama/Meta-Llama-3-8B": (4096, 14336, 32, 32, 8, 128256, 8192, False),
     "meta-llama/Meta-Llama-3-70B": (8192, 28672, 80, 64, 8, 128256, 8192, False),
     "meta-llama/Llama-3.1-8B": (4096, 14336, 32, 32, 8, 128256, 131072, False),
+    "meta-llama/Llama-3.1-8B-Instruct": (4096, 14336, 32, 32, 8, 128256, 131072, False),
     "meta-llama/Llama-3.1-70B": (8192, 28672, 80, 64, 8, 128256, 131072, False),
     "meta-llama/Llama-3.2-1B": (2048, 8192, 16, 32, 8, 128256, 131072, True),
     "meta-llama/Llama-3.2-3B": (3072, 8192, 28, 24, 8, 128256, 131072, True),

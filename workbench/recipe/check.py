@@ -18,9 +18,12 @@ from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.naming import Said, Variant, trace
 from workbench.recipe.schema import (
     Calibration,
+    Cpt,
     Engine,
     Evaluate,
     Load,
+    Merge,
+    MergeBack,
     Model,
     Pretrain,
     Quantize,
@@ -29,6 +32,9 @@ from workbench.recipe.schema import (
 )
 from workbench.recipe.validation import Value, parsed
 
+MIXTURES = (("mixture",), ("replay", "mixture"), ("ewc", "mixture"), ("calibration", "mixture"))
+EXPANDING = ("control-llm", "llama-pro")
+_FANS = ("methods", "bits", "algorithms", "weights")
 _DATA_ROOT = "$WORKBENCH_DATA"
 _STAGE: TypeAdapter[Stage] = TypeAdapter(Stage)
 _RANGE = TypeAdapter(tuple[float, float])
@@ -50,6 +56,8 @@ def check(data: dict[str, Any]) -> Said:
     said += _repeats(data)
     said += _lengths(model, stages, made)
     said += _parents(made)
+    said += _merges(made)
+    said += _expansions(model, stages, made)
     if engine is not None:
         said += _engine(engine, stages)
     if certain:
@@ -105,7 +113,7 @@ def _references(data: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             yield (*tokenizer, index), name
     stages = data.get("stages")
     for index in range(len(stages) if isinstance(stages, list) else 0):
-        for keys in (("mixture",), ("replay", "mixture"), ("calibration", "mixture")):
+        for keys in MIXTURES:
             path: KeyPath = ("stages", index, *keys)
             mixture = dig(data, path)
             for name in mixture if isinstance(mixture, dict) else ():
@@ -146,7 +154,7 @@ def _repeats(data: dict[str, Any]) -> Said:
     """Lists of methods, bits and rows name each thing once."""
     stages = data.get("stages")
     count = len(stages) if isinstance(stages, list) else 0
-    paths: list[KeyPath] = [("stages", index, key) for index in range(count) for key in ("methods", "bits")]
+    paths: list[KeyPath] = [("stages", index, key) for index in range(count) for key in _FANS]
     said: Said = []
     for path in (*paths, ("evaluate", "rows"), ("model", "new", "tokenizer_sources")):
         items = dig(data, path)
@@ -189,6 +197,53 @@ def _parents(made: list[Variant]) -> Said:
         if variant.parent in quantized
     }
     return [(("stages", index, "from"), message) for index, message in said.items()]
+
+
+def _merges(made: list[Variant]) -> Said:
+    """A merge has a trained variant and what it was made from; merge-back has a Control LLM."""
+    by_name = {variant.name: variant for variant in made}
+    said: dict[int, str] = {}
+    for variant in made:
+        parent = by_name.get(variant.parent or "")
+        if parent is None:
+            continue
+        if isinstance(variant.stage, Merge) and (parent.kind != "cpt" or parent.method in EXPANDING):
+            said[variant.stage_index] = (
+                f"{parent.name} cannot be merged with what it was made from; name a variant of a cpt stage "
+                f"whose method keeps the architecture, not {' or '.join(EXPANDING)}"
+            )
+        elif isinstance(variant.stage, MergeBack) and not _parallel(parent):
+            said[variant.stage_index] = (
+                f"{parent.name} has no copies to merge back; name a variant of the method control-llm, "
+                "whose structure is concat or hybrid"
+            )
+    return [(("stages", index, "from"), message) for index, message in said.items()]
+
+
+def _parallel(variant: Variant) -> bool:
+    """Whether the variant has copies beside blocks."""
+    if variant.method != "control-llm" or not isinstance(variant.stage, Cpt):
+        return False
+    return variant.stage.control_llm is not None and variant.stage.control_llm.structure != "stack"
+
+
+def _expansions(model: Model | None, stages: list[Stage | None], made: list[Variant]) -> Said:
+    """Blocks to copy divide the layers of a new model."""
+    if model is None or model.new is None:
+        return []
+    said: Said = []
+    for index in {variant.stage_index for variant in made if variant.method in EXPANDING}:
+        stage, layers = stages[index], model.new.layers
+        assert isinstance(stage, Cpt)
+        for section, key in ((stage.control_llm, "control_llm"), (stage.llama_pro, "llama_pro")):
+            if section is not None and layers % section.blocks:
+                fitting = [count for count in range(1, layers + 1) if layers % count == 0]
+                message = (
+                    f"{section.blocks} does not divide model.new.layers, which is {layers}; "
+                    f"use one of {fitting}"
+                )
+                said.append((("stages", index, key, "blocks"), message))
+    return said
 
 
 def _engine(engine: Engine, stages: list[Stage | None]) -> Said:

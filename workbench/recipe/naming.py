@@ -1,7 +1,8 @@
 """Which variants of the model a recipe makes, what they are called, and which one each is made from.
 
-A variant is a row of the sheet. A stage that fans out makes one variant per method, or per method and
-bit width; the next stage goes on from the only variant of the stage before, or from the one it names.
+A variant is a row of the sheet. A stage that fans out makes one variant per method, per method and bit
+width, or per algorithm and weight; the next stage goes on from the only variant of the stage before, or
+from the one it names.
 """
 
 from __future__ import annotations
@@ -12,7 +13,18 @@ from dataclasses import dataclass
 from workbench.errors import RecipeError
 from workbench.recipe.document import KeyPath
 from workbench.recipe.grammar import meant, nearest
-from workbench.recipe.schema import Cpt, Load, Model, Pretrain, Quantize, Recipe, Stage
+from workbench.recipe.schema import (
+    Cpt,
+    Load,
+    Merge,
+    MergeAlgorithm,
+    MergeBack,
+    Model,
+    Pretrain,
+    Quantize,
+    Recipe,
+    Stage,
+)
 
 Said = list[tuple[KeyPath, str]]
 
@@ -26,8 +38,10 @@ class Variant:
         stage_index: position in `recipe.stages`; -1 for the model that the recipe starts with.
         stage: the stage that makes it; None for the model that the recipe starts with.
         kind: kind of the stage; "load" for the model that the recipe starts with.
-        method: `pretrain`, `load`, or the name from the stage's list of methods.
+        method: `pretrain`, `load`, `merge`, `merge-back`, or the name from the stage's list of methods.
         bits: nominal bits a weight where the stage quantizes, else None.
+        algorithm: how the stage merges, else None.
+        weight: share of the trained model where the stage merges, else None.
     """
 
     name: str
@@ -36,7 +50,9 @@ class Variant:
     stage: Stage | None
     kind: str
     method: str
-    bits: int | None
+    bits: int | None = None
+    algorithm: MergeAlgorithm | None = None
+    weight: float | None = None
 
 
 def variants(recipe: Recipe) -> list[Variant]:
@@ -59,14 +75,14 @@ def trace(model: Model | None, stages: Sequence[Stage | None]) -> tuple[list[Var
     made: list[Variant] = []
     said: Said = []
     if model is not None and model.new is None:
-        made.append(Variant("base", None, -1, None, "load", "load", None))
+        made.append(Variant("base", None, -1, None, "load", "load"))
     previous = None if model is None else list(made)
     certain = model is not None
     for index, stage in enumerate(stages):
         parent = None
         if stage is None:
             certain = False
-        elif isinstance(stage, Cpt | Quantize):
+        elif isinstance(stage, Cpt | Merge | MergeBack | Quantize):
             parent, message = _parent(stage.start, previous, made if certain else None)
             if message:
                 said.append((("stages", index, "from"), message))
@@ -99,14 +115,31 @@ def _parent(
 def _made_by(stage: Stage, index: int, parent: str | None) -> list[Variant]:
     match stage:
         case Pretrain():
-            return [Variant(stage.name, None, index, stage, stage.kind, "pretrain", None)]
+            return [Variant(stage.name, None, index, stage, stage.kind, "pretrain")]
         case Load():
-            return [Variant(stage.name, None, index, stage, stage.kind, "load", None)]
+            return [Variant(stage.name, None, index, stage, stage.kind, "load")]
         case Cpt():
             return [
-                Variant(f"{stage.name}-{method}", parent, index, stage, stage.kind, method, None)
+                Variant(f"{stage.name}-{method}", parent, index, stage, stage.kind, method)
                 for method in dict.fromkeys(stage.methods)
             ]
+        case Merge():
+            return [
+                Variant(
+                    f"{stage.name}-{algorithm}-{weight:g}",
+                    parent,
+                    index,
+                    stage,
+                    stage.kind,
+                    "merge",
+                    algorithm=algorithm,
+                    weight=weight,
+                )
+                for algorithm in dict.fromkeys(stage.algorithms)
+                for weight in dict.fromkeys(stage.weights)
+            ]
+        case MergeBack():
+            return [Variant(stage.name, parent, index, stage, stage.kind, "merge-back")]
         case Quantize():
             prefix = "" if stage.name == Quantize.model_fields["name"].default else f"{stage.name}-"
             return [

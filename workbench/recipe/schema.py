@@ -11,7 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 QuantizationMethod = Literal["rtn", "gptq"]
-TrainingMethod = Literal["full", "replay"]
+TrainingMethod = Literal[
+    "full", "replay", "control-llm", "llama-pro", "lora", "l2sp", "ewc", "distill", "freeze"
+]
+MergeAlgorithm = Literal["linear", "slerp", "ties", "dare"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -96,6 +99,13 @@ class Model(Section):
         return self
 
 
+class Chat(Section):
+    """A document is one exchange: the chat template around a user turn and an assistant turn."""
+
+    prompt: str = Field(description="the key that holds the user's turn in jsonl, parquet and hub rows")
+    response: str = Field(description="the key that holds the assistant's turn")
+
+
 class Source(Section):
     """A named body of text: built in, local, or a hub data set with a pinned revision."""
 
@@ -120,6 +130,10 @@ class Source(Section):
         description="what one document is in a .txt file; paragraphs are parted by blank lines. "
         "file also joins the rows of a hub data set by blank lines, as published perplexities do",
     )
+    chat: Chat | None = Field(
+        default=None,
+        description="take exchanges instead of texts, told by the chat template of the model's tokenizer",
+    )
     documents: tuple[Index, Index] | None = Field(
         default=None,
         description="use only documents start..stop-1 of the source, so that text can be held out",
@@ -134,6 +148,16 @@ class Source(Section):
             raise ValueError(
                 f"documents {list(self.documents)} is not a range: write [start, stop] with start below stop"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _exchanges(self) -> Source:
+        if self.chat is None:
+            return self
+        if self.miniworld or (self.path or "").endswith(".txt"):
+            raise ValueError("chat reads rows of .jsonl, .parquet or the hub; this source has none")
+        if unused := sorted({"field", "document"} & self.model_fields_set):
+            raise ValueError(f"chat names the keys that are read: leave out {' and '.join(unused)}")
         return self
 
 
@@ -154,6 +178,17 @@ class Schedule(Section):
                 f"warmup {self.warmup:g} and decay {self.decay:g} are shares of one stage: at most 1 together"
             )
         return self
+
+
+class Floor(Section):
+    """What a training must not lose: it ends when a probed score falls under a share of where it began."""
+
+    metric: str = Field(description="a score of the probe, such as retained.facts.acc; higher is better")
+    share: float = Field(gt=0, le=1, description="lowest score allowed, as a share of that before training")
+    then: Literal["stop", "roll-back"] = Field(
+        default="stop",
+        description="keep the weights of that step, or those of the last probe above the floor",
+    )
 
 
 class TrainingStage(Section):
@@ -177,11 +212,15 @@ class TrainingStage(Section):
     checkpoint_every: Count = Field(default=500, description="steps between resumable checkpoints")
     probe_every: Count | None = Field(
         default=None,
-        description="steps between probes of the evaluation battery, from step 0; default: no probes",
+        description="steps between probes of the evaluation battery, besides those at 0, 1, 2, 4 and 8 % "
+        "of the steps and at the end; default: no probes",
     )
+    floor: Floor | None = Field(default=None, description="what ends the training early; needs probe_every")
 
     @model_validator(mode="after")
     def _one_batch(self) -> TrainingStage:
+        if self.floor is not None and self.probe_every is None:
+            raise ValueError("floor needs probe_every: the probe measures what must not fall")
         if self.tokens < self.batch_size * self.sequence_length:
             raise ValueError(
                 f"tokens {self.tokens} is less than one batch "
@@ -209,6 +248,90 @@ class Replay(Section):
     mixture: Mixture = Field(description="weight of each old source; weights sum to 1")
 
 
+class MethodSettings(Section):
+    """What every method that trains other parameters, or with another loss, may want of its own."""
+
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="peak rate under this method; default: the stage's"
+    )
+
+
+class ControlLlm(MethodSettings):
+    """Trainable copies beside frozen blocks (Control LLM, arXiv 2501.10979)."""
+
+    blocks: Count = Field(description="blocks to copy, evenly spread; must divide the model's layers")
+    structure: Literal["concat", "stack", "hybrid"] = Field(
+        default="concat",
+        description="copies beside their blocks, behind them, or alternately behind and beside",
+    )
+    interpolator: Literal["lerp", "slerp", "dlerp", "dlerpin", "moe", "prog", "proj"] = Field(
+        default="lerp", description="how the outputs of a block and its copy are mixed"
+    )
+    factor: float | list[float] | None = Field(
+        default=0.0,
+        description="the copy's share is sigmoid(factor), one for all layers or one for each; for dlerp and "
+        "dlerpin at the start only; null: the copy alone",
+    )
+    learn_factor: bool = Field(default=False, description="train the factor of each layer")
+    divergence: Literal["none", "mse", "cosine", "norm-cosine"] = Field(
+        default="mse", description="what keeps the output of a copy close to that of its block"
+    )
+    alpha: float | Literal["interpolation"] = Field(
+        default=1.0, description="weight of the divergence; interpolation: the copy's share, token by token"
+    )
+    freeze_blocks: bool = Field(default=True, description="train the copies only, not the blocks of the base")
+    freeze_embeddings: bool = Field(default=True, description="embeddings, final norm and output head stay")
+
+
+class LlamaPro(MethodSettings):
+    """Trainable blocks behind frozen ones, doing nothing at first (LLaMA Pro, arXiv 2401.02415)."""
+
+    blocks: Count = Field(description="blocks to add, evenly spread; must divide the model's layers")
+
+
+class Lora(MethodSettings):
+    """Low-rank updates of all linears (LoRA, arXiv 2106.09685), merged into the weights at the end."""
+
+    rank: Count = 16
+    alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
+    rank_stabilized: bool = Field(
+        default=False, description="scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732)"
+    )
+    dropout: Share = 0.0
+
+
+class L2sp(MethodSettings):
+    """A quadratic pull towards the weights of the start (L2-SP, arXiv 1802.01483)."""
+
+    strength: float = Field(default=0.01, gt=0, description="lambda of lambda/2 |theta - theta_0|^2")
+
+
+class Ewc(MethodSettings):
+    """The same pull, weighted by the Fisher information of old text (EWC, arXiv 1612.00796)."""
+
+    strength: float = Field(gt=0, description="lambda of lambda/2 sum F (theta - theta_0)^2")
+    mixture: Mixture = Field(description="old text on which the Fisher information is measured")
+    sequences: Count = Field(default=256, description="sequences that it is the mean over")
+
+
+class Distill(MethodSettings):
+    """Stay close to the predictions of the start: beta KL(p_start || p), token by token."""
+
+    beta: float = Field(default=1.0, gt=0)
+    text: Literal["new", "replay"] = Field(
+        default="new",
+        description="where: on all text of the mixture, or on replayed old text, which is mixed in",
+    )
+
+
+class Freeze(MethodSettings):
+    """Train only what the patterns leave free."""
+
+    patterns: list[str] = Field(
+        min_length=1, description="parameters that stay, by name; * is any text, as in model.layers.0.*"
+    )
+
+
 class Cpt(TrainingStage):
     """Continual pre-training: teach the model new text, one row per method."""
 
@@ -219,14 +342,78 @@ class Cpt(TrainingStage):
     )
     methods: list[TrainingMethod] = Field(default=["full"], min_length=1)
     replay: Replay | None = Field(default=None, description="settings of the method replay")
+    control_llm: ControlLlm | None = Field(default=None, description="settings of the method control-llm")
+    llama_pro: LlamaPro | None = Field(default=None, description="settings of the method llama-pro")
+    lora: Lora = Field(default=Lora(), description="settings of the method lora")
+    l2sp: L2sp = Field(default=L2sp(), description="settings of the method l2sp")
+    ewc: Ewc | None = Field(default=None, description="settings of the method ewc")
+    distill: Distill = Field(default=Distill(), description="settings of the method distill")
+    freeze: Freeze | None = Field(default=None, description="settings of the method freeze")
+
+    def settings_of(self, method: str) -> Section | None:
+        """The section of a method; None where it has none, as full."""
+        section: Section | None = getattr(self, method.replace("-", "_"), None)
+        return section
+
+    def under(self, method: str) -> Cpt:
+        """The stage as a method trains it: at the method's own peak rate where it has one."""
+        rate = getattr(self.settings_of(method), "learning_rate", None)
+        return self.model_copy(update={"learning_rate": rate}) if rate else self
+
+    def replayed(self, method: str) -> bool:
+        """Whether the method mixes old text into the new."""
+        return method == "replay" or (method == "distill" and self.distill.text == "replay")
 
     @model_validator(mode="after")
     def _settings(self) -> Cpt:
-        if "replay" in self.methods and self.replay is None:
-            raise ValueError(
-                "the method replay needs the section replay: a ratio and a mixture of old sources"
-            )
+        for method in self.methods:
+            if method != "full" and self.settings_of(method) is None:
+                raise ValueError(f"the method {method} needs the section {method.replace('-', '_')}")
+            if self.replayed(method) and self.replay is None:
+                raise ValueError(f"the method {method} needs the section replay for old text to mix in")
         return self
+
+
+class Ties(Section):
+    """Settings of TIES (arXiv 2306.01708)."""
+
+    keep: float = Field(
+        default=0.2, gt=0, le=1, description="share of a tensor's changes that is kept, largest first"
+    )
+
+
+class Dare(Section):
+    """Settings of DARE (arXiv 2311.03099)."""
+
+    drop: float = Field(default=0.5, ge=0, lt=1, description="share of the changes that is dropped at random")
+
+
+class Merge(Section):
+    """Go back part of the way after training: one row per algorithm and weight of the trained model."""
+
+    kind: Literal["merge"]
+    name: Name = "merge"
+    start: str | None = Field(
+        default=None,
+        alias="from",
+        description="trained variant to merge with the one it was made from; default: the last one",
+    )
+    algorithms: list[MergeAlgorithm] = Field(default=["linear"], min_length=1)
+    weights: list[Share] = Field(
+        min_length=1, description="share of the way from the base to the trained model"
+    )
+    ties: Ties = Field(default=Ties(), description="settings of the algorithm ties")
+    dare: Dare = Field(default=Dare(), description="settings of the algorithm dare")
+
+
+class MergeBack(Section):
+    """Fold the copies of a Control LLM into their blocks, so that stock transformers loads the model."""
+
+    kind: Literal["merge-back"]
+    name: Name = "merged-back"
+    start: str | None = Field(
+        default=None, alias="from", description="variant of the method control-llm; default: the last one"
+    )
 
 
 class Calibration(Section):
@@ -292,7 +479,7 @@ class Load(Section):
     model: Model
 
 
-Stage = Annotated[Pretrain | Cpt | Quantize | Load, Field(discriminator="kind")]
+Stage = Annotated[Pretrain | Cpt | Merge | MergeBack | Quantize | Load, Field(discriminator="kind")]
 
 
 class Evaluate(Section):
@@ -305,7 +492,15 @@ class Evaluate(Section):
 class Engine(Section):
     """DeepSpeed settings that a user tunes; the rest is derived."""
 
-    processes: Count = Field(default=1, description="one per accelerator")
+    processes: Count = Field(default=1, description="one per accelerator, on all nodes together")
+    nodes: Count = Field(default=1, description="machines that share the processes evenly")
+    launcher: Literal["deepspeed", "slurm"] = Field(
+        default="deepspeed", description="slurm: through srun, inside an allocation of as many nodes"
+    )
+    hostfile: str | None = Field(
+        default=None,
+        description="DeepSpeed's list of nodes, a line `host slots=8` each; reached by ssh (pdsh)",
+    )
     zero_stage: Literal[0, 1, 2, 3] = 0
     offload: Literal["none", "optimizer", "parameters"] = "none"
     precision: Literal["float32", "autocast", "bfloat16"] = Field(
@@ -315,6 +510,14 @@ class Engine(Section):
     compile: bool = False
     activation_checkpointing: bool = False
 
+    @model_validator(mode="after")
+    def _nodes(self) -> Engine:
+        if self.processes % self.nodes:
+            raise ValueError(f"{self.processes} processes do not divide among {self.nodes} nodes")
+        if self.nodes > 1 and self.launcher == "deepspeed" and self.hostfile is None:
+            raise ValueError("several nodes need a hostfile, or launcher: slurm")
+        return self
+
 
 class Recipe(Section):
     """One run, from the model that it starts with to the sheet that it ends with."""
@@ -322,6 +525,11 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$", max_length=128)]
     description: str = Field(description="one line for `make list`")
     seed: Seed = 1
+    replicates: Count = Field(
+        default=1,
+        description="run everything under so many seeds, from `seed` on; rows pool their questions, and "
+        "intervals over seeds stand beside",
+    )
     model: Model
     data: dict[Name, Source] = {}
     stages: list[Stage] = Field(default=[], description="in the order in which they run; none: only evaluate")

@@ -18,12 +18,13 @@ from pathlib import Path
 import psutil
 import torch
 from rich.table import Table
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from workbench import data, models
 from workbench.errors import ModelError, RunError
 from workbench.quantization import check_group_size, linear_shapes, stored_bits
 from workbench.recipe.schema import Cpt, Engine, Model, Pretrain, Quantize, TrainingStage
+from workbench.stages.blueprint import architecture, in_training
 from workbench.stages.job import Job
 
 PROBE_STEPS = 3
@@ -42,6 +43,7 @@ class Forecast:
     variant: str
     kind: str
     parameters: int
+    trainable: int
     tokens: int
     memory_bytes: int
     disk_bytes: int
@@ -88,13 +90,14 @@ def table(forecasts: list[Forecast]) -> Table:
     )
     for column in ("variant", "stage"):
         shown.add_column(column)
-    for column in ("parameters", "tokens", "memory", "disk", "time"):
+    for column in ("parameters", "trained", "tokens", "memory", "disk", "time"):
         shown.add_column(column, justify="right")
     for f in forecasts:
         shown.add_row(
             f.variant,
             f.kind,
             f"{f.parameters:,}",
+            f"{f.trainable:,}" if f.trainable else "",
             f"{f.tokens:,}",
             _size(f.memory_bytes),
             _size(f.disk_bytes),
@@ -104,6 +107,7 @@ def table(forecasts: list[Forecast]) -> Table:
     shown.add_section()
     shown.add_row(
         "all",
+        "",
         "",
         "",
         f"{sum(f.tokens for f in forecasts):,}",
@@ -142,17 +146,21 @@ def configuration(model: Model) -> PretrainedConfig:
 def _forecast(job: Job, probe: bool) -> Forecast:
     model, stage = job.origin, job.variant.stage
     config = configuration(model)
-    parameters = _parameters(model)
+    finished = architecture(job, config)
+    parameters, trainable = _count(finished), 0
     weights = parameters * DTYPE_BYTES[model.dtype]
     tokens, memory, disk, seconds = 0, weights, 0, None
     if isinstance(stage, Pretrain | Cpt):
+        loop = in_training(job, config)
+        trainable = sum(p.numel() for p in loop.parameters() if p.requires_grad)
         tokens = stage.steps * stage.batch_size * stage.sequence_length
-        memory = training_memory(parameters, config, stage, job.recipe.engine)
-        disk = 2 * 12 * parameters + 4 * parameters
+        memory = training_memory(_count(loop), trainable, loop.config, stage, job.recipe.engine)
+        memory += _extra_memory(job.variant.method, parameters, trainable, DTYPE_BYTES[model.dtype])
+        disk = 2 * 12 * trainable + 4 * parameters
         rate = _training_speed(model, stage.sequence_length) if probe else None
         seconds = tokens / rate / job.recipe.engine.processes if rate else None
     elif isinstance(stage, Quantize):
-        shapes = _linear_shapes(config)
+        shapes = linear_shapes(finished)
         check_group_size(shapes, stage.group_size)
         disk = _quantized_bytes(shapes, stage, job.variant.bits or 0)
         disk += (parameters - sum(rows * columns for rows, columns in shapes.values())) * DTYPE_BYTES[
@@ -163,10 +171,12 @@ def _forecast(job: Job, probe: bool) -> Forecast:
             memory += 2 * tokens * config.hidden_size * 4 + 3 * config.intermediate_size**2 * 4
     if job.store.has(job.fingerprint):
         disk, seconds = 0, 0.0
-    return Forecast(job.variant.name, job.variant.kind, parameters, tokens, memory, disk, seconds)
+    return Forecast(job.variant.name, job.variant.kind, parameters, trainable, tokens, memory, disk, seconds)
 
 
-def training_memory(parameters: int, config: PretrainedConfig, stage: TrainingStage, engine: Engine) -> int:
+def training_memory(
+    parameters: int, trainable: int, config: PretrainedConfig, stage: TrainingStage, engine: Engine
+) -> int:
     """Bytes that one process holds at the peak of a training step."""
     mixed = engine.precision == "bfloat16"
     weights, gradients = (2, 2) if mixed else (4, 4)
@@ -174,11 +184,9 @@ def training_memory(parameters: int, config: PretrainedConfig, stage: TrainingSt
     n = engine.processes
     if engine.offload != "none":
         optimizer = 0
-    state = (
-        weights / (n if engine.zero_stage >= 3 else 1)
-        + gradients / (n if engine.zero_stage >= 2 else 1)
-        + optimizer / (n if engine.zero_stage >= 1 else 1)
-    ) * parameters
+    state = parameters * weights / (n if engine.zero_stage >= 3 else 1)
+    state += trainable * gradients / (n if engine.zero_stage >= 2 else 1)
+    state += trainable * optimizer / (n if engine.zero_stage >= 1 else 1)
     micro = stage.micro_batch_size or max(stage.batch_size // n, 1)
     positions = micro * stage.sequence_length
     element = 4 if engine.precision == "float32" else 2
@@ -190,14 +198,13 @@ def training_memory(parameters: int, config: PretrainedConfig, stage: TrainingSt
     return int(state + positions * (kept * element + logits))
 
 
-@cache
-def _parameters(model: Model) -> int:
-    return models.count_parameters(configuration(model))
+def _extra_memory(method: str, parameters: int, trainable: int, element: int) -> int:
+    """Bytes that a method holds besides: the weights of the start, their importance, or a whole teacher."""
+    return {"l2sp": 4 * trainable, "ewc": 8 * trainable, "distill": element * parameters}.get(method, 0)
 
 
-def _linear_shapes(config: PretrainedConfig) -> dict[str, tuple[int, int]]:
-    with torch.device("meta"):
-        return linear_shapes(AutoModelForCausalLM.from_config(config))
+def _count(model: PreTrainedModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _quantized_bytes(shapes: dict[str, tuple[int, int]], stage: Quantize, bits: int) -> int:
@@ -213,7 +220,7 @@ def _quantized_bytes(shapes: dict[str, tuple[int, int]], stage: Quantize, bits: 
 def _training_speed(model: Model, length: int) -> float | None:
     """Training tokens per second of one process here, or None where the model does not fit a probe."""
     memory, _ = _device_memory()
-    if _parameters(model) * 16 > PROBE_SHARE_OF_MEMORY * memory:
+    if models.count_parameters(configuration(model)) * 16 > PROBE_SHARE_OF_MEMORY * memory:
         return None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.random.fork_rng():

@@ -17,13 +17,12 @@ from workbench.errors import RunError
 from workbench.progress import console
 from workbench.recipe import Loaded, variants
 from workbench.recipe.schema import Recipe
-from workbench.run import forecast, record
-from workbench.sheet import Curve, RowInput, Sheet
-from workbench.stages import evaluate, load, quantize, train
+from workbench.run import forecast, record, rows
+from workbench.sheet import Sheet
+from workbench.stages import evaluate, load, merge, quantize, train
 from workbench.stages.job import Job
 from workbench.stages.result import StageResult
 from workbench.storage import Store
-from workbench.training import log
 
 # Kinds whose builder goes on from what a stopped try left behind.
 RESUMABLE = {"pretrain", "cpt"}
@@ -31,6 +30,8 @@ BUILDERS: dict[str, Callable[[Job, Path], None]] = {
     "load": load.build,
     "pretrain": train.build,
     "cpt": train.build,
+    "merge": merge.merge,
+    "merge-back": merge.merge_back,
     "quantize": quantize.build,
 }
 
@@ -51,7 +52,7 @@ def run(loaded: Loaded, root: Path, command: str) -> tuple[Sheet, list[str]]:
     """
     folder = root / run_name(loaded)
     store = Store(root / ".store")
-    jobs = make_jobs(loaded.recipe, store)
+    jobs = [job for seeded in replicates(loaded.recipe) for job in make_jobs(seeded, store)]
     _refuse_read_only(folder)
     with storage.locked(folder / "lock", f"run folder {folder}"):
         if not _finished(folder, jobs):
@@ -63,6 +64,12 @@ def run(loaded: Loaded, root: Path, command: str) -> tuple[Sheet, list[str]]:
 def run_name(loaded: Loaded) -> str:
     """Folder of a run below the root: the recipe's name, and a short hash where overrides change it."""
     return loaded.recipe.name + (f"--{loaded.digest[:8]}" if loaded.overrides else "")
+
+
+def replicates(recipe: Recipe) -> list[Recipe]:
+    """The recipe under each of its seeds."""
+    seeds = range(recipe.seed, recipe.seed + recipe.replicates)
+    return [recipe.model_copy(update={"seed": seed}) for seed in seeds]
 
 
 def make_jobs(recipe: Recipe, store: Store) -> list[Job]:
@@ -86,30 +93,31 @@ def _walk(loaded: Loaded, folder: Path, jobs: list[Job], command: str) -> None:
     events("run started", digest=loaded.digest)
     start = time.perf_counter()
     for job in jobs:
-        _make(job, folder, events)
-    rows = [job for job in jobs if _is_row(job)]
-    for job in rows:
-        _measure(job, folder, events)
-    finished = sheet.build(recipe.name, [_row(job) for job in rows], seed=recipe.seed)
+        _make(job, _home(folder, job, recipe), events)
+    shown = [job for job in jobs if _is_row(job)]
+    for job in shown:
+        _measure(job, _home(folder, job, recipe), events)
+    found = [rows.row(twins) for twins in rows.by_variant(shown)]
+    finished = sheet.build(recipe.name, found, seed=recipe.seed)
     facts |= {
         "finished": record.now(),
         "seconds": time.perf_counter() - start,
         "fingerprints": _fingerprints(jobs),
-        "stages": {job.variant.name: job.fingerprint for job in jobs},
+        "stages": {job.variant.name: job.fingerprint for job in jobs if job.recipe.seed == recipe.seed},
     }
-    sheet.write(
-        folder, finished, [_curve(job) for job in jobs if _trained(job)], command, facts, recipe.expect
-    )
+    curves = [rows.curve(twins) for twins in rows.by_variant([job for job in jobs if _trained(job)])]
+    sheet.write(folder, finished, curves, command, facts, recipe.expect)
     storage.write_json(folder / "record.json", facts)
     events("run finished", seconds=facts["seconds"])
 
 
-def _make(job: Job, folder: Path, events: record.Events) -> None:
+def _make(job: Job, home: Path, events: record.Events) -> None:
     name = f"{job.variant.stage_index:02d}-{job.variant.kind}-{job.variant.name}"
-    link = folder / "stages" / name
+    link = home / "stages" / name
     if not job.store.has(job.fingerprint):
         events("stage started", variant=job.variant.name, fingerprint=job.fingerprint)
-        console.print(f"[bold]{job.variant.name}[/bold]  {job.variant.kind}")
+        seed = f", seed {job.recipe.seed}" if job.recipe.replicates > 1 else ""
+        console.print(f"[bold]{job.variant.name}[/bold]  {job.variant.kind}{seed}", highlight=False)
         _link(link, job.folder.with_name(f"{job.fingerprint}.partial"))
         build = BUILDERS[job.variant.kind]
         job.store.make(job.fingerprint, lambda out: build(job, out), resumable=job.variant.kind in RESUMABLE)
@@ -119,7 +127,7 @@ def _make(job: Job, folder: Path, events: record.Events) -> None:
     _link(link, job.folder)
 
 
-def _measure(job: Job, folder: Path, events: record.Events) -> None:
+def _measure(job: Job, home: Path, events: record.Events) -> None:
     if job.recipe.evaluate is None:
         return
     fingerprint = evaluate.fingerprint(job)
@@ -127,7 +135,12 @@ def _measure(job: Job, folder: Path, events: record.Events) -> None:
         events("evaluation started", variant=job.variant.name)
         job.store.make(fingerprint, lambda out: evaluate.build(job, out), resumable=True)
         events("evaluation finished", variant=job.variant.name)
-    _link(folder / "evals" / job.variant.name, job.store.path(fingerprint))
+    _link(home / "evals" / job.variant.name, job.store.path(fingerprint))
+
+
+def _home(folder: Path, job: Job, recipe: Recipe) -> Path:
+    """Where a job is linked: under the recipe's own seed in the run folder itself."""
+    return folder if job.recipe.seed == recipe.seed else folder / "seeds" / str(job.recipe.seed)
 
 
 def _link(link: Path, target: Path) -> None:
@@ -160,34 +173,6 @@ def _finished(folder: Path, jobs: list[Job]) -> bool:
     return storage.read_json(path).get("fingerprints") == fingerprints and all(
         map(jobs[0].store.has, fingerprints)
     )
-
-
-def _row(job: Job) -> RowInput:
-    result = StageResult.read(job.folder)
-    measurements, speed = [], None
-    if job.recipe.evaluate:
-        folder = job.store.path(evaluate.fingerprint(job))
-        measurements = evaluation.read(folder)
-        speed = storage.read_json(folder / "speed.json")["tokens_per_second"]
-    return RowInput(
-        variant=job.variant.name,
-        parent=job.variant.parent,
-        stage=job.variant.kind,
-        method=job.variant.method,
-        settings=job.settings,
-        nominal_bits=result.nominal_bits,
-        real_bits=result.real_bits,
-        disk_bytes=sum(path.stat().st_size for path in job.model_folder.glob("*.safetensors")),
-        measurements=measurements,
-        seconds=result.seconds,
-        peak_memory_bytes=result.peak_memory_bytes,
-        tokens_per_second=speed,
-        warnings=result.warnings,
-    )
-
-
-def _curve(job: Job) -> Curve:
-    return Curve(job.variant.name, log.read(job.folder / "metrics.jsonl"))
 
 
 def _refuse_read_only(folder: Path) -> None:

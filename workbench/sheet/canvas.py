@@ -21,11 +21,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from workbench.sheet import wording
 from workbench.sheet.sheet import Sheet
+from workbench.sheet.statistics import Interval
 from workbench.sheet.wording import Unit
 
 INK, FAINT = "#1d2430", "#8b93a1"
-COLOURS = ("#0072b2", "#c8500a", "#00805c", "#a8508a", "#8a6d00", "#3d3d8f", "#6b7280")
-MARKERS = "osD^vPX"
+COLOURS = (
+    *("#0072b2", "#c8500a", "#00805c", "#a8508a", "#8a6d00", "#3d3d8f"),
+    *("#6b7280", "#b0123f", "#3a97d4", "#6b4226", "#8a4fd8", "#5f8f00"),
+)
+MARKERS = "osD^vPX<>ph"  # not as many as colours, so that pairs of both repeat late
 SIZE = (5.6, 3.7)  # inches; two stand side by side on a wide page
 WIDE = (7.2, 4.6)
 STYLE: Any = {  # matplotlib types the keys as literals
@@ -109,6 +113,16 @@ def set_scale(axes: Axes, axis: str, unit: Unit, values: Sequence[float]) -> Non
         chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     elif unit == "share":
         chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+
+
+def bar(interval: Interval | None, value: float, unit: Unit) -> list[list[float]]:
+    """Lengths below and above the value, as matplotlib wants them; those of shares end at 0 and 1."""
+    if interval is None:
+        return [[0.0], [0.0]]
+    low, high = interval.low, interval.high
+    if unit == "share":
+        low, high = max(low, 0.0), min(high, 1.0)
+    return [[max(value - low, 0.0)], [max(high - value, 0.0)]]
 
 
 def file_name(*parts: str) -> str:

@@ -1,6 +1,7 @@
 """The headline: what was learnt, what was forgotten, what each bit width costs, in sentences.
 
-Every sentence is made from the comparisons; a question to which no row speaks is left out.
+Every sentence is made from the comparisons, or from the frontier; a question to which no row speaks is
+left out.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from dataclasses import dataclass
 
 from workbench.sheet import wording
 from workbench.sheet.compare import Comparison, Verdict
+from workbench.sheet.frontier import Frontier, frontiers, is_race
 from workbench.sheet.sheet import Row, Sheet
 
+_MANY = 6  # rows from which on a race is told by its skills alone
+_NEARLY_FULL = 0.85  # share of full's gain from which on a method counts as having learnt the skill
 _MISSED = {"worse": "worse in", "equivalent": "unchanged in", "no evidence": "no evidence of change in"}
 _KEPT = {"better": "even better in", "equivalent": "kept", "no evidence": "no loss shown in"}
 _UNHARMED = {"better": "better in", "equivalent": "equivalent in", "no evidence": "no loss shown in"}
@@ -41,11 +45,15 @@ class Answer:
 
 def answers(sheet: Sheet) -> list[Answer]:
     """All questions that the sheet can answer, in the order of a run."""
-    trained = [row for row in sheet.rows if row.parent is not None and row.nominal_bits is None]
+    planes = frontiers(sheet)
+    best = {point.variant for plane in planes for point in plane.rows if point.on_frontier}
+    made = [row for row in sheet.rows if row.parent is not None and row.nominal_bits is None]
+    trained = [row for row in made if row.method != "merge" or row.variant in best]
     widths = sorted({row.nominal_bits for row in sheet.rows if row.nominal_bits is not None}, reverse=True)
     every = [
         Answer("What was learnt", {"": [found for row in trained for found in _learnt(sheet, row)]}),
         Answer("What was forgotten", {"": [found for row in trained for found in _forgotten(sheet, row)]}),
+        Answer("The frontier", {"": _frontier(sheet, planes[0]) if planes and is_race(sheet) else []}),
         Answer(
             "What each bit width costs",
             {f"{width} bit{'s' if width > 1 else ''}": _cost(sheet, width) for width in widths},
@@ -60,9 +68,38 @@ def _against(sheet: Sheet, row: Row, other: str | None) -> list[Comparison]:
     return [comparison for metric, comparison in found.items() if not wording.repeats(metric, found)]
 
 
+def _since_training(sheet: Sheet, row: Row) -> list[Comparison]:
+    """What changed since the row's origin; in a race only the skills, as it has many rows to tell of."""
+    origin = sheet.origin(row)
+    found = _against(sheet, row, origin.variant if origin else row.parent)
+    skills = [c for c in found if not c.metric.startswith("language.")]
+    return skills if skills and is_race(sheet) and len(sheet.rows) > _MANY else found
+
+
+def _frontier(sheet: Sheet, plane: Frontier) -> list[Finding]:
+    """Which rows no other beats, and which keeps most of those that learn nearly as much as full."""
+    best = wording.listed([point.variant for point in plane.rows if point.on_frontier])
+    both = wording.listed([wording.describe(plane.retained), wording.describe(plane.new)])
+    findings = [Finding("No row beats", f"{best} in both {both}.", "better")]
+    apt = [
+        (point.kept, point.of_full_gain, point.variant)
+        for point in plane.rows
+        if point.kept is not None and point.of_full_gain is not None and point.of_full_gain >= _NEARLY_FULL
+    ]
+    if apt:
+        kept, gain, variant = max(apt)
+        sentence = (
+            f"keeps most of those with at least {100 * _NEARLY_FULL:.0f} % of full's gain in"
+            f" {wording.subject(plane.new)}: {100 * kept:.0f} % of {wording.subject(plane.retained)}"
+            f" at {100 * gain:.0f} % of the gain."
+        )
+        findings.append(Finding(variant, sentence, "better"))
+    return findings
+
+
 def _learnt(sheet: Sheet, row: Row) -> list[Finding]:
     """What got better, and every new skill that did not."""
-    found = _against(sheet, row, row.parent)
+    found = _since_training(sheet, row)
     better = [c for c in found if c.verdict == "better"]
     missed = [c for c in found if c.metric.startswith("new.") and c.verdict != "better"]
     findings = []
@@ -77,7 +114,7 @@ def _learnt(sheet: Sheet, row: Row) -> list[Finding]:
 
 def _forgotten(sheet: Sheet, row: Row) -> list[Finding]:
     """What got worse, and every retained skill that did not."""
-    found = [c for c in _against(sheet, row, row.parent) if not c.metric.startswith("new.")]
+    found = [c for c in _since_training(sheet, row) if not c.metric.startswith("new.")]
     worse = [c for c in found if c.verdict == "worse"]
     kept = [c for c in found if c.metric.startswith("retained.") and c.verdict != "worse"]
     findings = []

@@ -11,6 +11,8 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 _LINE = 13.0  # points from one label to the next
+_TIGHT_LINE = 10.5  # where there are many
+_MANY = 6
 _STEPS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))  # diagonals miss error bars
 _SIDES = {1: "left", 0: "center", -1: "right"}
 
@@ -29,20 +31,24 @@ def at_the_end(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
     """Write each label to the right of the axes at the height of its point, pushed apart where needed."""
     if not labels:
         return
+    many = len(labels) > _MANY
     figure.draw_without_rendering()
     scale = figure.dpi / 72
-    heights = {label: float(axes.transData.transform((label.x, label.y))[1]) / scale for label in labels}
-    placed = spread(list(heights.values()), _LINE)
-    for (label, height), goal in zip(heights.items(), placed, strict=True):
+    heights = [float(axes.transData.transform((label.x, label.y))[1]) / scale for label in labels]
+    placed = spread(heights, _TIGHT_LINE if many else _LINE)
+    for label, height, goal in zip(labels, heights, placed, strict=True):
+        leader = {"arrowstyle": "-", "color": label.colour, "lw": 0.5, "shrinkA": 0, "shrinkB": 1}
         axes.annotate(
             label.text,
             (1.0, label.y),
             xycoords=axes.get_yaxis_transform(),
-            xytext=(8, goal - height),
+            xytext=(16 if many else 8, goal - height),
             textcoords="offset points",
             color=label.colour,
             va="center",
+            fontsize=8 if many else None,
             fontweight="bold",
+            arrowprops={**leader, "relpos": (0, 0.5)} if many else None,
         )
 
 
@@ -113,11 +119,3 @@ def _write(
         return box
     written.remove()
     return None
-
-
-def count(value: float) -> str:
-    """A number of tokens, such as "250 K" or "1.5 M"."""
-    for unit, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if value >= scale:
-            return f"{value / scale:g} {unit}"
-    return f"{value:g}"

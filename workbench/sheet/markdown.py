@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from workbench.sheet import findings, table
+from workbench.sheet import findings, frontier, race_table, table
 from workbench.sheet.sheet import Sheet, check_expectations
+from workbench.sheet.stability import Stability
 from workbench.sheet.status import Status
 
 WIDTH = 100
@@ -19,7 +20,9 @@ _STATUS_STYLE: dict[Status, str] = {"sound": "", "degraded": "yellow", "collapse
 _MARK_STYLE = {"▲": "green", "▼": "red", "=": "cyan", "?": "dim"}
 
 
-def markdown(sheet: Sheet, command: str, expect: Mapping[str, tuple[float, float]]) -> str:
+def markdown(
+    sheet: Sheet, gaps: Sequence[Stability], command: str, expect: Mapping[str, tuple[float, float]]
+) -> str:
     """The findings, the table, and what its signs mean; lines of the table are at most 100 wide."""
     parts = [f"# {sheet.recipe}"]
     for answer in findings.answers(sheet):
@@ -27,8 +30,9 @@ def markdown(sheet: Sheet, command: str, expect: Mapping[str, tuple[float, float
         parts.append("\n".join([f"## {answer.question}", "", *lines]))
     parts.append("## Sheet")
     parts += [_aligned(rows) for rows in table.compact(sheet, WIDTH)]
-    parts.append(f"{table.LEGEND} {SPREAD}")
+    parts.append(f"{table.LEGEND} {SPREAD}{table.SEEDS if sheet.seeded else ''}")
     parts.append("\n".join(f"- {_escape(line)}" for line in table.legend(sheet)))
+    parts += _race(sheet, gaps)
     warnings = [f"- **{row.variant}**: {_escape(text)}" for row in sheet.rows for text in row.warnings]
     if warnings:
         parts.append("\n".join(["## Warnings", "", *warnings]))
@@ -38,6 +42,21 @@ def markdown(sheet: Sheet, command: str, expect: Mapping[str, tuple[float, float
         parts.append("\n".join(["## Expectations", "", *lines]))
     parts.append(f"Made by:\n\n    {command}")
     return "\n\n".join(parts) + "\n"
+
+
+def _race(sheet: Sheet, gaps: Sequence[Stability]) -> list[str]:
+    """The table of methods where methods compete, and the gaps of training where there are any."""
+    parts: list[str] = []
+    planes = frontier.frontiers(sheet)
+    if planes and frontier.is_race(sheet):
+        parts += ["## Methods", *_columns(race_table.methods(sheet, planes[0])), race_table.METHODS_LEGEND]
+    if columns := race_table.gaps(sheet, gaps):
+        parts += ["## Stability gaps", *_columns(columns), race_table.GAPS_LEGEND]
+    return parts
+
+
+def _columns(columns: list[list[str]]) -> list[str]:
+    return [_aligned(rows) for rows in table.cut(columns[0], columns[1:], WIDTH)]
 
 
 def _aligned(rows: list[list[str]]) -> str:

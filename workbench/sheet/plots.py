@@ -9,13 +9,13 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from workbench.sheet import labels, wording
+from workbench.sheet import frontier_plot, labels, stability, wording
 from workbench.sheet.canvas import (
     FAINT,
     STYLE,
-    WIDE,
     Drawing,
     Look,
+    bar,
     draw_chance,
     file_name,
     looks_of,
@@ -23,16 +23,19 @@ from workbench.sheet.canvas import (
     set_scale,
     title_of,
 )
+from workbench.sheet.frontier import frontiers
 from workbench.sheet.sheet import Curve, Row, Sheet
-from workbench.sheet.statistics import Interval
 from workbench.sheet.wording import Unit
+
+_MANY = 5  # curves in one figure from which on they are drawn thin
 
 
 def drawings(sheet: Sheet, curves: Sequence[Curve]) -> list[Drawing]:
     """All figures that the sheet has numbers for."""
     looks = looks_of(sheet)
     with matplotlib.rc_context(STYLE):
-        return [*_training(sheet, curves, looks), *_frontiers(sheet, looks), *_squeezes(sheet, looks)]
+        planes = (frontier_plot.draw(sheet, found, looks) for found in frontiers(sheet))
+        return [*_training(sheet, curves, looks), *planes, *_squeezes(sheet, looks)]
 
 
 def _training(sheet: Sheet, curves: Sequence[Curve], looks: dict[str, Look]) -> list[Drawing]:
@@ -74,82 +77,47 @@ def _curve(
     unit: Unit = sheet.unit(metric) if metric else "ratio"
     figure, axes = new_axes(title, "tokens of training")
     ends = []
+    many = len(series) > _MANY
     for variant, points in series.items():
         look = looks[variant]
         marker = look.marker if len(points) <= 40 else None
-        axes.plot(*zip(*points, strict=True), color=look.colour, marker=marker, markersize=3.5)
+        axes.plot(
+            *zip(*points, strict=True),
+            color=look.colour,
+            marker=marker,
+            markersize=2.5 if many else 3.5,
+            linewidth=1.0 if many else STYLE["lines.linewidth"],
+        )
         ends.append(labels.Label(variant, points[-1][0], points[-1][1], look.colour))
+    caption = "" if metric else "In nats per token, each on its own mixture, so levels are not comparable."
+    if metric and stability.has_gap(sheet, metric):
+        _shade_gaps(axes, series, looks)
+        caption = "The thin level is the score before training; what a curve loses below it is shaded."
     values = [value for points in series.values() for _, value in points]
     set_scale(axes, "y", unit, values)
     if unit == "share":
         axes.set_ylim(min(0.0, *values), 1.02)
     if metric:
         draw_chance(sheet, axes, metric, "right")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: labels.count(value)))
+    axes.margins(x=0.02)
+    axes.locator_params(axis="x", nbins=6)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.count(value)))
     labels.at_the_end(figure, axes, ends)
-    caption = "" if metric else "In nats per token, each on its own mixture, so levels are not comparable."
     return Drawing(file_name("training", metric or "loss"), "training", title, figure, caption)
 
 
-def _bar(interval: Interval | None, value: float) -> list[list[float]]:
-    """Lengths below and above the value, as matplotlib wants them."""
-    return [[value - interval.low], [interval.high - value]] if interval else [[0.0], [0.0]]
-
-
-def _frontiers(sheet: Sheet, looks: dict[str, Look]) -> list[Drawing]:
-    """New skill against retained skill, one figure for each pair of metrics."""
-    keys = sheet.metric_keys()
-    retained = [key for key in keys if key.startswith("retained.")]
-    new = [key for key in keys if key.startswith("new.")]
-    return [_frontier(sheet, x, y, looks) for x in retained for y in new]
-
-
-def _frontier(sheet: Sheet, x_key: str, y_key: str, looks: dict[str, Look]) -> Drawing:
-    figure, axes = new_axes("Learning against forgetting", wording.describe(x_key), WIDE)
-    axes.set_ylabel(wording.describe(y_key))
-    places: dict[str, tuple[float, float]] = {}
-    points = []
-    for row in sheet.rows:
-        x, y = row.metrics.get(x_key), row.metrics.get(y_key)
-        if x is None or y is None or x.value is None or y.value is None:
-            continue
-        places[row.variant] = (x.value, y.value)
-        look = looks[row.variant]
-        axes.errorbar(
-            x.value,
-            y.value,
-            xerr=_bar(x.ci, x.value),
-            yerr=_bar(y.ci, y.value),
-            fmt=look.marker,
-            markersize=4 if row.nominal_bits else 8,
-            color=look.colour,
-            elinewidth=0.8,
-            alpha=0.9,
+def _shade_gaps(axes: Axes, series: dict[str, list[tuple[float, float]]], looks: dict[str, Look]) -> None:
+    """Shade what each curve loses below the level at which it began."""
+    alpha = 0.12 if len(series) <= _MANY else 0.04
+    for level in dict.fromkeys(points[0][1] for points in series.values()):
+        axes.axhline(level, color=FAINT, linewidth=0.8, zorder=0)
+    for variant, points in series.items():
+        tokens, scores = zip(*points, strict=True)
+        below = [score < points[0][1] for score in scores]
+        colour = looks[variant].colour
+        axes.fill_between(
+            tokens, scores, points[0][1], below, interpolate=True, color=colour, alpha=alpha, linewidth=0
         )
-        points.append(labels.Label(row.variant, x.value, y.value, look.colour))
-    for names in _paths(sheet, places).values():
-        line = [places[name] for name in names]
-        axes.plot(*zip(*line, strict=True), color=looks[names[-1]].colour, linewidth=0.9, alpha=0.5)
-    set_scale(axes, "x", sheet.unit(x_key), [x for x, _ in places.values()] or [1.0])
-    set_scale(axes, "y", sheet.unit(y_key), [y for _, y in places.values()] or [1.0])
-    axes.margins(0.12)
-    if sheet.unit(x_key) == sheet.unit(y_key) == "share":
-        axes.set(xlim=(axes.get_xlim()[0], min(1.02, axes.get_xlim()[1])))
-        axes.set(ylim=(axes.get_ylim()[0], min(1.02, axes.get_ylim()[1])))
-    labels.beside(figure, axes, points)
-    caption = "Small marks are quantized models, joined from many bits to few; bars are 95 % intervals."
-    title = "Learning against forgetting"
-    return Drawing(file_name("frontier", y_key, x_key), "frontier", title, figure, caption)
-
-
-def _paths(sheet: Sheet, shown: dict[str, tuple[float, float]]) -> dict[tuple[str | None, str], list[str]]:
-    """Quantized variants of one parent and method, from many bits to few, beginning with the parent."""
-    paths: dict[tuple[str | None, str], list[str]] = {}
-    for row in sorted(sheet.rows, key=lambda row: -(row.nominal_bits or 0)):
-        if row.nominal_bits and row.variant in shown:
-            start = [row.parent] if row.parent in shown and row.parent else []
-            paths.setdefault((row.parent, row.method), start).append(row.variant)
-    return paths
 
 
 def _squeezes(sheet: Sheet, looks: dict[str, Look]) -> list[Drawing]:
@@ -172,7 +140,7 @@ def _squeeze(sheet: Sheet, key: str, quantized: Sequence[Row], looks: dict[str, 
         x = [row.real_bits or 0.0 for row in members]
         scores = [row.metrics[key] for row in members]
         y = [score.value or 0.0 for score in scores]
-        bars = [_bar(score.ci, value) for score, value in zip(scores, y, strict=True)]
+        bars = [bar(score.ci, value, sheet.unit(key)) for score, value in zip(scores, y, strict=True)]
         bounds = [[bar[0][0] for bar in bars], [bar[1][0] for bar in bars]]
         look = looks[members[-1].variant]
         marker = f"{look.marker}-"

@@ -17,10 +17,23 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from workbench import storage
-from workbench.sheet import canvas, compare, findings, plots, statistics, status, table, wording
+from workbench.sheet import (
+    canvas,
+    compare,
+    findings,
+    frontier,
+    plots,
+    race_table,
+    stability,
+    statistics,
+    status,
+    table,
+    wording,
+)
 from workbench.sheet.canvas import Drawing
 from workbench.sheet.markdown import markdown
 from workbench.sheet.sheet import Curve, Row, Sheet, check_expectations, expected_metric
+from workbench.sheet.stability import Stability
 from workbench.sheet.table import Cell, Column
 
 _FEW_ITEMS = 30
@@ -36,6 +49,9 @@ def write(
 ) -> None:
     """Write sheet.json, sheet.md, report.html and plots/, each whole or not at all.
 
+    Where a retained and a new skill were measured there is frontier.json, where training was probed
+    stability.json.
+
     Args:
         folder: the run folder.
         sheet: what to write.
@@ -47,10 +63,21 @@ def write(
     expect = expect or {}
     drawings = plots.drawings(sheet, curves)
     _write_plots(folder / "plots", drawings)
-    storage.write_text(folder / "report.html", html(sheet, drawings, command, record, expect))
-    storage.write_text(folder / "sheet.md", markdown(sheet, command, expect))
-    text = json.dumps(sheet.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-    storage.write_text(folder / "sheet.json", text + "\n")
+    gaps, planes = stability.gaps(sheet, curves), frontier.frontiers(sheet)
+    storage.write_text(folder / "report.html", html(sheet, drawings, gaps, command, record, expect))
+    storage.write_text(folder / "sheet.md", markdown(sheet, gaps, command, expect))
+    _write_record(folder / "frontier.json", planes[0].to_json() if planes else None)
+    _write_record(folder / "stability.json", stability.to_json(gaps) if gaps else None)
+    _write_record(folder / "sheet.json", sheet.to_json())
+
+
+def _write_record(path: Path, record: dict[str, Any] | None) -> None:
+    """Write a record; where there is none, remove what an earlier sheet of the folder said."""
+    if record is None:
+        path.unlink(missing_ok=True)
+    else:
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+        storage.write_text(path, text + "\n")
 
 
 def _write_plots(folder: Path, drawings: Sequence[Drawing]) -> None:
@@ -71,6 +98,7 @@ def _write_plots(folder: Path, drawings: Sequence[Drawing]) -> None:
 def html(
     sheet: Sheet,
     drawings: Sequence[Drawing],
+    gaps: Sequence[Stability],
     command: str,
     record: Mapping[str, Any],
     expect: Mapping[str, tuple[float, float]],
@@ -87,7 +115,8 @@ def html(
         answers=findings.answers(sheet),
         columns=columns,
         lines=[(row, [_slot(sheet, row, column) for column in columns]) for row in sheet.rows],
-        sections=_sections(drawings),
+        sections=_sections(drawings, _tables(sheet, gaps)),
+        seeded=sheet.seeded,
         families=_families(sheet),
         marks=table.MARKS,
         legend=table.legend(sheet),
@@ -154,13 +183,37 @@ _SECTIONS = {
 }
 
 
-def _sections(drawings: Sequence[Drawing]) -> list[tuple[str, str, list[tuple[Drawing, Markup]]]]:
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: figures, and a table that goes with them."""
+
+    title: str
+    subtitle: str
+    figures: list[tuple[Drawing, Markup]]
+    lines: list[list[str]]  # headings first; empty where there is no table
+    legend: str
+
+
+def _sections(
+    drawings: Sequence[Drawing], tables: Mapping[str, tuple[list[list[str]], str]]
+) -> list[Section]:
     found = []
-    for section, (title, subtitle) in _SECTIONS.items():
-        members = [(drawing, inline(drawing)) for drawing in drawings if drawing.section == section]
-        if members:
-            found.append((title, subtitle, members))
+    for name, (title, subtitle) in _SECTIONS.items():
+        figures = [(drawing, inline(drawing)) for drawing in drawings if drawing.section == name]
+        columns, legend = tables.get(name, ([], ""))
+        if figures:
+            lines = [list(line) for line in zip(*columns, strict=True)]
+            found.append(Section(title, subtitle, figures, lines, legend))
     return found
+
+
+def _tables(sheet: Sheet, gaps: Sequence[Stability]) -> dict[str, tuple[list[list[str]], str]]:
+    """Columns and legend of the tables that stand in sections of figures."""
+    tables = {"training": (race_table.gaps(sheet, gaps), race_table.GAPS_LEGEND)}
+    planes = frontier.frontiers(sheet)
+    if planes and frontier.is_race(sheet):
+        tables["frontier"] = (race_table.methods(sheet, planes[0]), race_table.METHODS_LEGEND)
+    return tables
 
 
 def inline(drawing: Drawing) -> Markup:

@@ -1,15 +1,14 @@
-"""The sheet: one row a model variant, every score with its interval, every row against its parent."""
+"""The sheet as a record: rows, scores, comparisons, to JSON and back; `assembly` makes it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from workbench.evaluation.measurement import Measurement
-from workbench.sheet import compare, samples, status, wording
+from workbench.sheet import status
 from workbench.sheet.compare import Comparison
-from workbench.sheet.samples import Sample
 from workbench.sheet.statistics import Interval
 from workbench.sheet.status import Status
 from workbench.sheet.wording import Unit, split
@@ -19,7 +18,10 @@ SCHEMA = "workbench.sheet/1"
 
 @dataclass(frozen=True)
 class RowInput:
-    """What a run knows of one model variant before anything is concluded from it."""
+    """What a run knows of one model variant before anything is concluded from it.
+
+    `seeds` holds the score under each seed by metric, in order of the seeds, where there are several.
+    """
 
     variant: str
     parent: str | None
@@ -34,6 +36,8 @@ class RowInput:
     peak_memory_bytes: int | None
     tokens_per_second: float | None
     warnings: list[str] = field(default_factory=list)
+    seeds: dict[str, list[float]] = field(default_factory=dict)
+    trainable_parameters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ class Curve:
 class Metric:
     """One score of one row; None stands for a number that is not finite or cannot be known.
 
-    `chance`, the score of guessing, serves the status and the plots, and is not part of sheet.json.
+    `ci` says how far other questions might move the score of these weights; `seeds_ci`, the interval of
+    the mean over seeds, how far another training might. `chance`, the score of guessing, serves the
+    status and the plots, and is not part of sheet.json.
     """
 
     value: float | None
@@ -61,6 +67,8 @@ class Metric:
     higher_is_better: bool
     protocol: str
     chance: float | None = None
+    seeds: list[float | None] = field(default_factory=list)  # under each seed; empty where there is one
+    seeds_ci: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,7 @@ class Row:
     tokens_per_second: float | None
     status: Status
     warnings: list[str]
+    trainable_parameters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,25 +104,43 @@ class Sheet:
         """The row of a variant."""
         return next(row for row in self.rows if row.variant == variant)
 
+    def origin(self, row: Row) -> Row | None:
+        """What the row's gains and losses are told against, as far as it is a row of the sheet."""
+        return status.origin(row, {other.variant: other for other in self.rows})
+
     def metric_keys(self) -> list[str]:
         """All metrics in order of first appearance."""
         return list(dict.fromkeys(key for row in self.rows for key in row.metrics))
 
     def unit(self, metric: str) -> Unit:
         """How the metric's scores and differences are said."""
-        return _unit(metric, (row.metrics[metric].value for row in self.rows if metric in row.metrics))
+        return unit_of(metric, (row.metrics[metric].value for row in self.rows if metric in row.metrics))
+
+    @property
+    def seeded(self) -> bool:
+        """Whether any score was taken under several seeds."""
+        return any(metric.seeds for row in self.rows for metric in row.metrics.values())
+
+    def sign(self, metric: str) -> int:
+        """1 where more of the metric is better, -1 where less is."""
+        known = next(row.metrics[metric] for row in self.rows if metric in row.metrics)
+        return 1 if known.higher_is_better else -1
 
     def against(self, variant: str, other: str | None) -> dict[str, Comparison]:
         """The comparisons of a row with another, by metric."""
         return {c.metric: c for c in self.comparisons if c.variant == variant and c.against == other}
 
     def to_json(self) -> dict[str, Any]:
-        """The record: JSON-able, one schema for every run."""
+        """The record: JSON-able, one schema for every run.
+
+        Beyond the schema's first fields: `seeds` and `seeds_ci` of a metric, `trainable_parameters` of a
+        row. `from_json` reads records without them.
+        """
         rows = [asdict(row) for row in self.rows]
         for row in rows:
             for metric in row["metrics"].values():
                 del metric["chance"]
-                metric["ci"] = _pair(metric["ci"])
+                metric["ci"], metric["seeds_ci"] = _pair(metric["ci"]), _pair(metric["seeds_ci"])
         comparisons = [asdict(found) for found in self.comparisons]
         for found in comparisons:
             found["ci"] = _pair(found["ci"])
@@ -141,120 +168,18 @@ def _pair(interval: dict[str, float] | None) -> list[float] | None:
 
 
 def _interval(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {**record, "ci": record["ci"] and Interval(*record["ci"])}
+    found = {name: record[name] and Interval(*record[name]) for name in ("ci", "seeds_ci") if name in record}
+    return {**record, **found}
 
 
-def _unit(metric: str, values: Iterator[float | None]) -> Unit:
+def unit_of(metric: str, values: Iterable[float | None]) -> Unit:
+    """How the scores of a metric are said: as shares where all lie in [0, 1]."""
     name = split(metric)[2]
     if "bits_per_byte" in name:
         return "bits"
     if "perplexity" in name:
         return "ratio"
     return "share" if all(value is None or 0 <= value <= 1 for value in values) else "ratio"
-
-
-def build(recipe_name: str, rows: Sequence[RowInput], *, seed: int) -> Sheet:
-    """Draw intervals, comparisons and statuses from raw measurements.
-
-    Args:
-        recipe_name: name of the recipe.
-        rows: in the order of the run; a parent comes before its children, or is not measured at all.
-        seed: seed of the bootstrap.
-
-    Raises:
-        ValueError: a variant or a metric of a row appears twice, or a parent follows its child.
-    """
-    _check(rows)
-    by_metric: dict[str, dict[str, Sample]] = {}
-    for row in rows:
-        for measurement in row.measurements:
-            by_metric.setdefault(measurement.key, {})[row.variant] = samples.read(measurement)
-    by_metric = {key: samples.resample(found, seed) for key, found in by_metric.items()}
-    units = {key: _unit(key, (sample.value for sample in found.values())) for key, found in by_metric.items()}
-    drafts = {row.variant: _draft(row, by_metric) for row in rows}
-    comparisons: list[Comparison] = []
-    finished: list[Row] = []
-    for draft in drafts.values():
-        found, obstacles = _family(draft, list(drafts.values()), by_metric, units)
-        comparisons += found
-        verdict = status.judge(draft, drafts, [c for c in found if c.against == draft.parent])
-        finished.append(replace(draft, status=verdict, warnings=draft.warnings + obstacles))
-    return Sheet(recipe_name, finished, comparisons)
-
-
-def _check(rows: Sequence[RowInput]) -> None:
-    seen: set[str] = set()
-    for row in rows:
-        if row.variant in seen:
-            raise ValueError(f"variant {row.variant!r} appears twice")
-        if row.parent in {later.variant for later in rows} - seen:
-            raise ValueError(f"row {row.variant!r} comes before its parent {row.parent!r}")
-        keys = [measurement.key for measurement in row.measurements]
-        if len(set(keys)) < len(keys):
-            raise ValueError(f"row {row.variant!r} measures a metric twice: {sorted(keys)}")
-        seen.add(row.variant)
-
-
-def _draft(row: RowInput, by_metric: Mapping[str, Mapping[str, Sample]]) -> Row:
-    metrics: dict[str, Metric] = {}
-    for measurement in row.measurements:
-        sample = by_metric[measurement.key][row.variant]
-        metrics[measurement.key] = Metric(
-            value=sample.value,
-            stderr=sample.stderr,
-            ci=sample.interval,
-            n=sample.n,
-            higher_is_better=measurement.higher_is_better,
-            protocol=measurement.protocol,
-            chance=measurement.chance,
-        )
-    kept = {name: value for name, value in vars(row).items() if name not in ("measurements", "warnings")}
-    infinite = [f"{key} is not a finite number" for key, metric in metrics.items() if metric.value is None]
-    return Row(**kept, metrics=metrics, status="sound", warnings=[*row.warnings, *infinite])
-
-
-def opponents(row: Row, rows: Sequence[Row]) -> list[str]:
-    """What a row is compared with: its parent, the first row, and earlier siblings of as many bits."""
-    kin = (row.parent, row.nominal_bits)
-    earlier = rows[: rows.index(row)] if row.nominal_bits is not None else []
-    siblings = [other.variant for other in earlier if (other.parent, other.nominal_bits) == kin]
-    parents = [other.variant for other in rows if other.variant == row.parent]
-    named = dict.fromkeys([*parents, rows[0].variant, *siblings])
-    return [variant for variant in named if variant != row.variant]
-
-
-def _family(
-    row: Row,
-    rows: Sequence[Row],
-    by_metric: Mapping[str, Mapping[str, Sample]],
-    units: Mapping[str, Unit],
-) -> tuple[list[Comparison], list[str]]:
-    """The row's comparisons, and why some could not be made."""
-    family: list[compare.Pair] = []
-    obstacles: list[str] = []
-    if row.parent is not None and row.parent not in {other.variant for other in rows}:
-        obstacles.append(f"not compared with its parent {row.parent}, which is not a row of this sheet")
-    for against in opponents(row, rows):
-        for key in row.metrics:
-            sample, other = by_metric[key][row.variant], by_metric[key].get(against)
-            if other is None or _told_by_perplexity(key, row.variant, against, by_metric):
-                continue
-            if reason := compare.obstacle(sample, other):
-                obstacles.append(f"{key} is not compared with {against}: {reason}")
-            else:
-                family.append(compare.Pair(row.variant, sample, against, other, units[key]))
-    return compare.conclude(family), obstacles
-
-
-def _told_by_perplexity(
-    key: str, variant: str, against: str, by_metric: Mapping[str, Mapping[str, Sample]]
-) -> bool:
-    """Whether bits per byte would only repeat a perplexity that can be compared: under one tokenizer."""
-    if not wording.repeats(key, by_metric):
-        return False
-    perplexity = by_metric[key.removesuffix("bits_per_byte") + "perplexity"]
-    sample, other = perplexity.get(variant), perplexity.get(against)
-    return sample is not None and other is not None and compare.obstacle(sample, other) is None
 
 
 def check_expectations(sheet: Sheet, expect: Mapping[str, tuple[float, float]]) -> list[str]:

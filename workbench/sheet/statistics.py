@@ -7,6 +7,7 @@ Source:
     E. B. Wilson (1927), the score interval of one proportion.
     Q. McNemar (1947), in its exact binomial form, the test of two paired proportions.
     R. G. Newcombe (1998), Statistics in Medicine 17:2635, method 10, the interval of their difference.
+    Student (1908), Biometrika 6:1, the t interval of a mean of few.
     B. Efron and R. Tibshirani (1993), chapter 13, the percentile interval of the bootstrap.
     S. Holm (1979), Scandinavian Journal of Statistics 6:65, correction for many tests.
 
@@ -59,6 +60,13 @@ def wilson(successes: int, n: int) -> Interval:
     """Score interval of a proportion; never empty at 0 or 1 and never outside of [0, 1]."""
     found = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
     return Interval(float(found.low), float(found.high))
+
+
+def student(values: Sequence[float]) -> Interval:
+    """Interval of the mean of at least two values that are taken as normal: mean ± t s / sqrt(n)."""
+    n, mean = len(values), float(np.mean(values))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    return Interval(mean - half, mean + half)
 
 
 def resampled_sums(values: Array, seed: Sequence[int]) -> Array:

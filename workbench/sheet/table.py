@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workbench.sheet import wording
 from workbench.sheet.compare import Verdict
 from workbench.sheet.sheet import Metric, Row, Sheet
+from workbench.sheet.statistics import Interval
 from workbench.sheet.wording import Unit
 
 MARKS: dict[Verdict, str] = {"better": "▲", "worse": "▼", "equivalent": "=", "no evidence": "?"}
+SEEDS = " It is of the pooled items of all seeds, and does not tell how another seed would train."
 LEGEND = "Against the row it was made from: ▲ better, ▼ worse, = equivalent, ? no evidence of a difference."
 
 
@@ -51,8 +54,14 @@ class Cell:
         """Both ends of the interval."""
         if self.metric.ci is None:
             return "interval unknown"
-        low, high = (wording.amount(end, self.unit) for end in (self.metric.ci.low, self.metric.ci.high))
-        return f"{low} to {high}"
+        return _ends(self.metric.ci, self.unit)
+
+    @property
+    def seeds(self) -> str:
+        """Both ends of the interval of the mean over seeds; empty where there is one seed."""
+        if self.metric.seeds_ci is None:
+            return ""
+        return f"seeds {_ends(self.metric.seeds_ci, self.unit)}"
 
     @property
     def mark(self) -> str:
@@ -66,6 +75,12 @@ class Cell:
             return f"{self.value} {self.mark}".strip()
         half = max(self.metric.ci.high - self.metric.value, self.metric.value - self.metric.ci.low)
         return f"{self.value} ±{wording.amount(half, self.unit, like=self.metric.value)} {self.mark}".strip()
+
+
+def _ends(interval: Interval, unit: Unit) -> str:
+    clip = (0.0, 1.0) if unit == "share" else (-math.inf, math.inf)
+    low, high = (wording.amount(min(max(end, clip[0]), clip[1]), unit) for end in vars(interval).values())
+    return f"{low} to {high}"
 
 
 def columns(sheet: Sheet) -> list[Column]:
@@ -123,11 +138,14 @@ def compact(sheet: Sheet, width: int) -> list[list[list[str]]]:
     fields.append(["tokens/s", *speeds])
     label = ["row", *(row.variant for row in rows)]
     filled = [field for field in fields if any(field[1:])]
-    return [[list(line) for line in zip(*group, strict=True)] for group in _cut(label, filled, width)]
+    return cut(label, filled, width)
 
 
-def _cut(label: list[str], fields: Sequence[list[str]], width: int) -> list[list[list[str]]]:
-    """Share columns out over tables; a column takes its longest text, a space at each side and a rule."""
+def cut(label: list[str], fields: Sequence[list[str]], width: int) -> list[list[list[str]]]:
+    """Share columns out over tables of lines; each begins with the column `label`.
+
+    A column takes its longest text, a space at each side and a rule.
+    """
     tables: list[list[list[str]]] = []
     room = 0
     for field in fields:
@@ -137,7 +155,7 @@ def _cut(label: list[str], fields: Sequence[list[str]], width: int) -> list[list
             room = width - 4 - max(map(len, label))
         tables[-1].append(field)
         room -= needed
-    return tables
+    return [[list(line) for line in zip(*table, strict=True)] for table in tables]
 
 
 def legend(sheet: Sheet) -> list[str]:

@@ -27,9 +27,9 @@ def noun(metric: str) -> str:
 
 def subject(metric: str) -> str:
     """On what it is measured, such as "retained facts" or "dutch text"."""
-    aspect, task, _ = split(metric)
+    aspect, task, name = split(metric)
     words = task.replace("_", " ")
-    if aspect == "language":
+    if aspect == "language" or name in ("perplexity", "bits_per_byte"):
         return f"{words} text"
     return words if aspect == "safety" or words.startswith(aspect) else f"{aspect} {words}"
 
@@ -119,6 +119,14 @@ def size(num_bytes: int | None) -> str:
             number = num_bytes / scale
             return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"
     return f"{num_bytes} B"
+
+
+def count(value: float) -> str:
+    """A number of tokens or parameters, such as "250 K" or "1.5 M"."""
+    for unit, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if value >= scale:
+            return f"{value / scale:.4g} {unit}"
+    return f"{value:.4g}"
 
 
 def duration(seconds: float | None) -> str:

@@ -6,7 +6,7 @@ builds it once. Nothing here loads a model, so a finished run is recognised quic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,19 @@ from typing import Any
 
 from workbench import data, storage
 from workbench.recipe import Variant
-from workbench.recipe.schema import Cpt, Model, Pretrain, Quantize, Recipe, Source
+from workbench.recipe.schema import (
+    ControlLlm,
+    Cpt,
+    LlamaPro,
+    Merge,
+    MergeBack,
+    Model,
+    Pretrain,
+    Quantize,
+    Recipe,
+    Source,
+    TrainingStage,
+)
 from workbench.retention import replay
 from workbench.storage import Store
 
@@ -24,11 +36,18 @@ VERSIONS = {
     "tokenizer": 1,
     "tokens": 1,
     "load": 1,
-    "pretrain": 1,
-    "cpt": 1,
+    "pretrain": 2,
+    "cpt": 2,
+    "expand": 1,
+    "fisher": 1,
+    "merge": 1,
+    "merge-back": 1,
     "quantize": 1,
     "evaluate": 1,
 }
+
+# What may differ between two tries of one training.
+SPREAD = {"checkpoint_every", "micro_batch_size"}
 
 
 @dataclass(frozen=True)
@@ -67,20 +86,17 @@ class Job:
         """What the recipe says about this variant and nothing about its siblings."""
         stage, recipe = self.variant.stage, self.recipe
         if isinstance(stage, Pretrain | Cpt):
+            return self._training
+        if isinstance(stage, Merge):
+            algorithm = getattr(stage, self.variant.algorithm or "", None)
             return {
-                **stage.model_dump(
-                    exclude={"kind", "name", "start", "methods", "replay", "mixture", "checkpoint_every"}
-                ),
-                "method": self.variant.method,
-                "mixture": self.mixture,
-                "engine": recipe.engine.model_dump(),
+                "algorithm": self.variant.algorithm,
+                "weight": self.variant.weight,
+                "algorithm_settings": algorithm.model_dump() if algorithm else None,
                 "seed": recipe.seed,
-                "dtype": self.origin.dtype,
-                "new": recipe.model.new.model_dump()
-                if isinstance(stage, Pretrain) and recipe.model.new
-                else None,
-                "sources": self._identities(self.mixture),
             }
+        if isinstance(stage, MergeBack):
+            return {}
         if isinstance(stage, Quantize):
             method_settings = getattr(stage, self.variant.method, None)
             calibration = stage.calibration if self.variant.method != "rtn" else None
@@ -94,6 +110,33 @@ class Job:
                 "seed": recipe.seed,
             }
         return model_identity(self.model)
+
+    @property
+    def _training(self) -> dict[str, Any]:
+        """Settings of a training; how it is spread over processes only rounds differently."""
+        stage, recipe = self.training_stage, self.recipe
+        own = stage.settings_of(self.variant.method) if isinstance(stage, Cpt) else None
+        names = set(self.mixture)
+        if self.variant.method == "ewc" and isinstance(stage, Cpt) and stage.ewc:
+            names |= set(stage.ewc.mixture)
+        return {
+            **stage.model_dump(include=set(TrainingStage.model_fields) - SPREAD - {"mixture"}),
+            "method": self.variant.method,
+            "method_settings": own.model_dump() if own else None,
+            "mixture": self.mixture,
+            "precision": recipe.engine.precision,
+            "seed": recipe.seed,
+            "dtype": self.origin.dtype,
+            "new": recipe.model.new.model_dump() if self.parent is None and recipe.model.new else None,
+            "sources": self._identities(names),
+        }
+
+    @property
+    def training_stage(self) -> Pretrain | Cpt:
+        """The stage that trains this variant, at the rate of the variant's method."""
+        stage = self.variant.stage
+        assert isinstance(stage, Pretrain | Cpt)
+        return stage.under(self.variant.method) if isinstance(stage, Cpt) else stage
 
     @property
     def model(self) -> Model:
@@ -110,14 +153,21 @@ class Job:
         """Weights of the sources that this variant is trained on."""
         stage = self.variant.stage
         assert isinstance(stage, Pretrain | Cpt)
-        if self.variant.method == "replay":
-            assert isinstance(stage, Cpt) and stage.replay
+        if isinstance(stage, Cpt) and stage.replay and stage.replayed(self.variant.method):
             return replay.mixture(stage.mixture, stage.replay)
         return dict(stage.mixture)
 
-    def _identities(self, names: Mapping[str, float]) -> dict[str, Any]:
+    def _identities(self, names: Iterable[str]) -> dict[str, Any]:
         sources = set(names) | set(self.recipe.model.new.tokenizer_sources if self.recipe.model.new else ())
         return {name: source_identity(self.recipe.data[name], self.recipe.seed) for name in sorted(sources)}
+
+
+def expansion(job: Job) -> ControlLlm | LlamaPro | None:
+    """The section of a method that adds blocks to the model."""
+    stage = job.variant.stage
+    if isinstance(stage, Cpt) and job.variant.method in ("control-llm", "llama-pro"):
+        return stage.control_llm if job.variant.method == "control-llm" else stage.llama_pro
+    return None
 
 
 def source_identity(source: Source, seed: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -42,19 +43,24 @@ def tokenizer(store: Store, recipe: Recipe) -> Path:
 
 
 def token_file(store: Store, name: str, source: Source, seed: int, tokenizer_folder: Path) -> TokenFile:
-    """The tokens of a source under a tokenizer."""
+    """The tokens of a source under a tokenizer, and of exchanges under its chat template."""
+    load = partial(models.load_tokenizer, tokenizer_folder)
+    told = {"chat_template": load().chat_template} if source.chat else {}
     fingerprint = storage.digest(
         {
             "kind": "tokens",
             "version": VERSIONS["tokens"],
             "source": source_identity(source, seed),
             "tokenizer": storage.file_digest(tokenizer_folder / "tokenizer.json"),
+            **told,
         }
     )
 
     def build(out: Path) -> None:
-        data.write_tokens(
-            documents(source, seed), models.load_tokenizer(tokenizer_folder), out, f"tokens of {name}"
+        known = load()
+        texts = (
+            data.documents(source, partial(data.render, known)) if source.chat else documents(source, seed)
         )
+        data.write_tokens(texts, known, out, f"tokens of {name}", marked=source.chat is not None)
 
     return TokenFile(store.make(fingerprint, build))

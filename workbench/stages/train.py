@@ -1,4 +1,7 @@
-"""Pretrain and cpt: prepare tokens, then run the one training loop in as many processes as were asked for."""
+"""Pretrain and cpt: prepare tokens and what the method starts from, then run the one training loop.
+
+In as many processes as were asked for; what they need to know travels in a request of plain values.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,14 @@ from workbench import evaluation, models, storage, training
 from workbench.data import Mixture, TokenFile
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Cpt, Pretrain, Recipe
-from workbench.stages import evaluate, prepare
+from workbench.retention import control_llm
+from workbench.stages import evaluate, method, prepare
 from workbench.stages.job import Job
 from workbench.stages.measure import measured
 from workbench.stages.result import StageResult
 
 PROBE_DOCUMENTS = 64
+SHARE_STEPS = 4  # batches over which the mean share of a Control LLM's copies is taken
 
 
 def build(job: Job, out: Path) -> None:
@@ -38,6 +43,8 @@ def build(job: Job, out: Path) -> None:
         },
         "tokenizer": str(tokenizer),
         "parent": str(job.parent.model_folder) if job.parent else None,
+        "start": str(method.start(job)) if job.parent else None,
+        "fisher": str(method.fisher(job)),
         "dtype": job.origin.dtype,
         "texts": {
             name: str(file.folder) for name, file in evaluate.texts(job.recipe, job.store, tokenizer).items()
@@ -57,16 +64,21 @@ def execute(request: dict[str, Any]) -> None:
     recipe = Recipe.model_validate(request["recipe"])
     stage = recipe.stages[request["stage"]]
     assert isinstance(stage, Pretrain | Cpt)
+    if isinstance(stage, Cpt):
+        stage = stage.under(request["method"])
     out = Path(request["out"])
     tokenizer = models.load_tokenizer(Path(request["tokenizer"]))
-    if request["parent"]:
-        model = models.load(Path(request["parent"]), getattr(torch, request["dtype"]))
+    if request["start"]:
+        model = models.load(Path(request["start"]), getattr(torch, request["dtype"]))
     else:
         assert recipe.model.new
         model = models.new(recipe.model.new, recipe.seed)
     models.check_tokenizer(model.config, tokenizer)
     files = {name: TokenFile(Path(folder)) for name, folder in request["tokens"].items()}
     mixture = Mixture(files, request["mixture"], recipe.seed, stage.batch_size, stage.sequence_length)
+    handed = method.Handed()
+    if isinstance(stage, Cpt):
+        handed = method.hand(model, stage, request["method"], request, recipe.seed)
     with measured() as cost:
         result = training.train(
             model,
@@ -75,20 +87,27 @@ def execute(request: dict[str, Any]) -> None:
             recipe.engine,
             recipe.seed,
             out,
+            penalty=handed.penalty,
+            anchor=handed.anchor,
             probe=_probe(recipe, stage, tokenizer, request["texts"]),
             title=request["title"],
         )
     if training.is_first_process():
+        shares = control_llm.copy_shares(model, [mixture.batch(step) for step in range(SHARE_STEPS)])
         notes = {"method": request["method"], "tokens": result.tokens, "mixture": request["mixture"]}
-        models.save(model, tokenizer, out / "model", notes)
+        models.save(handed.finish(model), tokenizer, out / "model", notes)
         StageResult(
             result.seconds,
             cost.peak_memory_bytes,
+            warnings=[result.stopped] if result.stopped else [],
             details={
                 "steps": result.steps,
                 "tokens": result.tokens,
                 "training_tokens_per_second": result.tokens_per_second,
                 "final_loss": result.final_loss,
+                "trainable_parameters": result.trainable_parameters,
+                "optimizer_bytes": result.optimizer_bytes,
+                **({"copy_shares": shares} if shares else {}),
                 "epochs": mixture.epochs(result.steps),
             },
         ).write(out)

@@ -21,7 +21,7 @@ from workbench import storage
 from workbench.errors import RunError
 from workbench.training.state import State
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2  # whole checkpoints on disk: the newest, and one to fall back on
 
 
@@ -34,6 +34,7 @@ class Checkpoint:
         optimizer_step: updates that AdamW has counted.
         seconds: time spent so far.
         loss: of the last step, in nats a token.
+        floor: the value before training of what the floor holds, and the step of the last sound probe.
         settings: everything that the weights depend on, to refuse a checkpoint of another training.
         state: weights and moments by name, float32, on the CPU.
     """
@@ -42,17 +43,18 @@ class Checkpoint:
     optimizer_step: int
     seconds: float
     loss: float
+    floor: tuple[float | None, int | None]
     settings: dict[str, Any]
     state: State
 
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:
-    """Add a checkpoint to `folder` and drop the oldest ones beyond those kept.
+    """Add a checkpoint to `folder` and drop the oldest ones beyond those kept and that of the sound probe.
 
     Raises:
         RunError: it could not be written; nothing of it is left behind.
     """
-    final = folder / f"step-{checkpoint.step:09d}"
+    final = _path(folder, checkpoint.step)
     partial = final.with_name(f"{final.name}.tmp")
     needed = sum(tensor.nbytes for table in checkpoint.state.values() for tensor in table.values())
     try:
@@ -73,8 +75,10 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
             "make room or make the folder writable, then start the same command again; it goes on from "
             "the last whole checkpoint"
         ) from error
+    sound = checkpoint.floor[1]
     for old in _all(folder)[KEPT:]:
-        shutil.rmtree(old)
+        if sound is None or old != _path(folder, sound):
+            shutil.rmtree(old)
 
 
 def newest(folder: Path, settings: dict[str, Any]) -> Checkpoint | None:
@@ -94,9 +98,33 @@ def newest(folder: Path, settings: dict[str, Any]) -> Checkpoint | None:
                 f"{path}: made with other settings ({', '.join(differing)} differ); restore them, "
                 f"or delete {folder} to train from the start"
             )
-        state = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
-        return Checkpoint(**counters, state=state)
+        return _read(path, counters)
     return None
+
+
+def at(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of one step of this training.
+
+    Raises:
+        RunError: it is not there, or not whole.
+    """
+    path = _path(folder, step)
+    if problem := _problem(path):
+        raise RunError(
+            f"{path}: the checkpoint to roll back to cannot be used: {problem}; delete {folder} to train "
+            "from the start"
+        )
+    return _read(path, storage.read_json(path / "counters.json"))
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:09d}"
+
+
+def _read(path: Path, counters: dict[str, Any]) -> Checkpoint:
+    start, sound = counters.pop("floor")
+    state = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
+    return Checkpoint(**counters, floor=(start, sound), state=state)
 
 
 def _all(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from workbench.errors import RecipeError
 from workbench.recipe.schema import Engine, TrainingStage
+from workbench.training.anchor import Anchor, AnchoredAdamW
 from workbench.training.objective import Objective
 
 
@@ -38,7 +39,9 @@ def micro_batch_size(stage: TrainingStage, world: int) -> int:
     return micro
 
 
-def build(objective: Objective, stage: TrainingStage, engine: Engine, world: int) -> Any:
+def build(
+    objective: Objective, stage: TrainingStage, engine: Engine, world: int, anchor: Anchor | None = None
+) -> Any:
     """Make the DeepSpeedEngine around an objective.
 
     The learning rate is the caller's to set before each step, and the loss the caller's to normalise.
@@ -48,6 +51,7 @@ def build(objective: Objective, stage: TrainingStage, engine: Engine, world: int
         stage: hyper-parameters of AdamW and sizes of the batch.
         engine: what the user tunes.
         world: number of processes.
+        anchor: what pulls the weights back; `state.begin` gives it its tensors.
 
     Raises:
         RecipeError: settings that do not go together.
@@ -61,7 +65,7 @@ def build(objective: Objective, stage: TrainingStage, engine: Engine, world: int
     config = _config(objective, stage, engine, micro, world)
     made, *_ = deepspeed.initialize(
         model=objective,
-        optimizer=_optimizer(objective, stage),
+        optimizer=_optimizer(objective, stage, anchor),
         config=config,
         dist_init_required=False,
     )
@@ -72,14 +76,17 @@ def build(objective: Objective, stage: TrainingStage, engine: Engine, world: int
     return made
 
 
-def _optimizer(objective: nn.Module, stage: TrainingStage) -> torch.optim.AdamW:
+def _optimizer(objective: nn.Module, stage: TrainingStage, anchor: Anchor | None) -> torch.optim.AdamW:
     """AdamW (arXiv 1711.05101, algorithm 2) with decay on matrices only: norms and biases must not shrink."""
     trainable = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": stage.weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=stage.betas, fused=True)
+    options: dict[str, Any] = {"lr": stage.learning_rate, "betas": stage.betas, "fused": True}
+    if anchor:
+        return AnchoredAdamW(groups, anchor.strength, **options)
+    return torch.optim.AdamW(groups, **options)
 
 
 def _check_offload(engine: Engine) -> None:
@@ -96,7 +103,8 @@ def _config(
     hidden: int = objective.model.config.hidden_size  # type: ignore[union-attr, assignment]
     # bfloat16 weights need float32 masters, which DeepSpeed has from stage 1 on, and stage 2 does faster.
     level = engine.zero_stage or (2 if engine.precision == "bfloat16" else 0)
-    bucket = min(size, 200_000_000)  # elements; buckets beyond the model only waste memory
+    # Elements; buckets beyond the model only waste memory, and DeepSpeed wants them even.
+    bucket = min(size + size % 2, 200_000_000)
     zero: dict[str, Any] = {
         "stage": level,
         "contiguous_gradients": True,

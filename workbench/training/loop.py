@@ -7,32 +7,29 @@ it had not been.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from workbench.data import NO_TARGET, Batch, Mixture
-from workbench.errors import NumericsError
+from workbench.data import Mixture
 from workbench.progress import progress
 from workbench.recipe.schema import Engine, TrainingStage
 from workbench.training import checkpoint, processes, state
 from workbench.training import engine as engines
+from workbench.training.anchor import Anchor
 from workbench.training.checkpoint import Checkpoint
 from workbench.training.log import MetricsLog
 from workbench.training.objective import Objective, Penalty
+from workbench.training.probes import Probe, Watch
 from workbench.training.schedule import learning_rate
+from workbench.training.step import drawn, update
 from workbench.training.throughput import Pace
-
-Probe = Callable[[PreTrainedModel], dict[str, float]]
 
 ROWS = 2000  # most step rows in metrics.jsonl; a longer training logs every so many steps
 
@@ -42,11 +39,14 @@ class TrainingResult:
     """What a training cost and where it ended.
 
     Attributes:
-        steps: updates.
-        tokens: tokens seen.
+        steps: updates made, those included that were rolled back.
+        tokens: tokens seen in them.
         seconds: wall time, that of interrupted tries up to their last checkpoint included.
         tokens_per_second: in all processes together, without start, probes and checkpoints.
         final_loss: cross entropy of the last batch before its update, in nats a target token.
+        trainable_parameters: numbers that were trained.
+        optimizer_bytes: of AdamW's state on this process.
+        stopped: the sentence to tell when the floor ended the training, else None.
     """
 
     steps: int
@@ -54,6 +54,9 @@ class TrainingResult:
     seconds: float
     tokens_per_second: float
     final_loss: float
+    trainable_parameters: int
+    optimizer_bytes: int
+    stopped: str | None
 
 
 @processes.local_rank_set()
@@ -66,6 +69,7 @@ def train(
     out: Path,
     *,
     penalty: Penalty | None = None,
+    anchor: Anchor | None = None,
     probe: Probe | None = None,
     title: str,
 ) -> TrainingResult:
@@ -84,67 +88,91 @@ def train(
         seed: of whatever a step draws.
         out: folder of the stage.
         penalty: added to the loss, averaged over the micro-batches of all processes.
-        probe: measured before the first step, every `stage.probe_every` steps and after the last;
-            called without gradients, in evaluation mode, on every process alike.
+        anchor: pulls the weights back to those that the model comes with.
+        probe: measured at the steps of `probe_steps`, if `stage.probe_every` is set; called without
+            gradients, in evaluation mode, on every process alike.
         title: shown with the progress.
 
     Raises:
         NumericsError: loss or gradient is not finite; the update is not made.
         RunError: the folder cannot be written, or its checkpoints belong to another training.
-        RecipeError: sizes of the batch or settings of the engine do not go together.
+        RecipeError: sizes of the batch or settings of the engine do not go together, or the floor names
+            no score of the probe.
     """
     began = time.perf_counter()
     rank, world = processes.start()
     settings = _settings(mixture, stage, engine, seed)
     last = checkpoint.newest(out / "checkpoints", settings)
+    if last:
+        state.check_trainable(model, last.state)
+    watch = Watch(probe, stage, *(last.floor if last else ()))
     first, loss = (last.step, last.loss) if last else (0, math.nan)
     began -= last.seconds if last else 0.0
     dtype = model.dtype
-    ds = _engine(model, penalty, stage, engine, world, last)
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    ds = _engine(model, penalty, anchor, stage, engine, world, last)
     pace = Pace(model, stage, engine, processes.device(), world)
     log = MetricsLog(out / "metrics.jsonl", first) if rank == 0 else None
 
+    def save(step: int) -> None:
+        whole = state.gather(ds, keep=rank == 0)
+        if rank == 0:
+            seconds, floor = time.perf_counter() - began, (watch.start, watch.sound)
+            made = Checkpoint(step, state.updates(ds), seconds, loss, floor, settings, whole)
+            checkpoint.write(out / "checkpoints", made)
+
+    done = first
     if first == 0:
-        _measure(probe, model, log, step=0, tokens=0)
+        watch.look(model, log, 0)
+        if watch.rolls_back:
+            save(0)
     with progress(title, stage.steps, "steps", done=first, quiet=rank > 0) as advance:
-        for step in range(first, stage.steps):
-            done, tokens = step + 1, (step + 1) * stage.batch_size * stage.sequence_length
+        while done < stage.steps and not watch.fallen:
+            step, done = done, done + 1
             with pace:
                 torch.manual_seed(_seed(seed, step, rank))
-                batch = mixture.batch(step, rank, world)
-                targets, digest = _agree(batch)
                 rate = learning_rate(step, stage.steps, stage.learning_rate, stage.schedule)
-                loss, penalized = _backward(ds, batch, targets, world)
-                _refuse_unless_finite("loss", loss + penalized, step, mixture)
-                norm = _update(ds, rate, stage.clip)
-                _refuse_unless_finite("gradient norm", norm, step, mixture)
+                made = update(ds, mixture, step, rate, stage.clip)
+            loss = made.loss
             if log and (done == stage.steps or done % math.ceil(stage.steps / ROWS) == 0):
-                row = {"step": done, "tokens": tokens, "loss": loss, "grad_norm": norm, "learning_rate": rate}
-                extra = {"penalty": penalized} if penalty else {}
-                log.write(**row, **extra, **pace.figures(), sources=_drawn(mixture, step), batch=digest)
-            if done == stage.steps or (stage.probe_every and done % stage.probe_every == 0):
-                _measure(probe, model, log, step=done, tokens=tokens)
-            if done < stage.steps and done % stage.checkpoint_every == 0:
-                _save(ds, out / "checkpoints", done, time.perf_counter() - began, loss, settings)
+                tokens = done * stage.batch_size * stage.sequence_length
+                row: dict[str, Any] = {"step": done, "tokens": tokens, "loss": loss, "grad_norm": made.norm}
+                extra = {"penalty": made.penalty} if penalty or anchor else {}
+                row |= {"learning_rate": rate, **extra, **pace.figures()}
+                log.write(**row, sources=drawn(mixture, step), batch=made.digest)
+            watch.look(model, log, done)
+            sound = watch.rolls_back and watch.sound == done
+            if done < stage.steps and not watch.fallen and (sound or done % stage.checkpoint_every == 0):
+                save(done)
             advance(1, loss=loss, rate=rate)
 
+    if watch.fallen and watch.rolls_back:
+        assert watch.sound is not None
+        state.restore(ds, checkpoint.at(out / "checkpoints", watch.sound).state)
+    held = state.optimizer_bytes(ds)
     _finish(ds, model, dtype, engine)
     if log:
         log.close()
-    seconds = time.perf_counter() - began
-    tokens = stage.steps * stage.batch_size * stage.sequence_length
-    return TrainingResult(stage.steps, tokens, seconds, pace.tokens_per_second, loss)
+    seconds, tokens = time.perf_counter() - began, done * stage.batch_size * stage.sequence_length
+    speed = pace.tokens_per_second
+    return TrainingResult(done, tokens, seconds, speed, loss, trainable, held, watch.fallen)
 
 
 def _engine(
     model: PreTrainedModel,
     penalty: Penalty | None,
+    anchor: Anchor | None,
     stage: TrainingStage,
     engine: Engine,
     world: int,
     last: Checkpoint | None,
 ) -> Any:
     """The DeepSpeed engine at the first step, or where the last checkpoint left off."""
+    # Rounded where the masters will be, so that they begin at their anchor.
+    rounded = torch.bfloat16 if engine.precision == "bfloat16" else torch.float32
+    start = {
+        name: p.detach().to(rounded) for name, p in model.named_parameters() if anchor and p.requires_grad
+    }
     if last:
         weights = dict(model.named_parameters())
         with torch.no_grad():
@@ -154,107 +182,11 @@ def _engine(
     if engine.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     objective = Objective(model, penalty, autocast=engine.precision == "autocast")
-    ds = engines.build(objective, stage, engine, world)
-    state.begin(ds, last.optimizer_step if last else 0)
+    ds = engines.build(objective, stage, engine, world, anchor)
+    state.begin(ds, last.optimizer_step if last else 0, anchor, start)
     if last:
         state.restore(ds, last.state)
     return ds
-
-
-def _backward(ds: Any, batch: Batch, targets: int, world: int) -> tuple[float, float]:
-    """Accumulate the gradient of the mean over the target tokens of the global batch.
-
-    Returns:
-        Cross entropy of the global batch in nats a target token, and the mean penalty.
-    """
-    device, rows = processes.device(), ds.train_micro_batch_size_per_gpu()
-    accumulation = ds.gradient_accumulation_steps()
-    sums = torch.zeros(2, device=device)  # nats, penalties
-    for index in range(accumulation):
-        ds.set_gradient_accumulation_boundary(index == accumulation - 1)
-        nats, penalty = ds(_rows(batch, index * rows, (index + 1) * rows, device))
-        # DeepSpeed averages over the processes; `targets` counts those of all of them, so `world` undoes it.
-        ds.backward(nats * (world / targets) + penalty / accumulation, scale_wrt_gas=False)
-        sums += torch.stack([nats.detach(), penalty.detach().float()])
-    nats_sum, penalty_sum = processes.total(sums).tolist()
-    return nats_sum / targets, penalty_sum / (accumulation * world)
-
-
-def _update(ds: Any, rate: float, clip: float) -> float:
-    """Clip, and let AdamW make its step unless the gradient is not finite.
-
-    Returns:
-        Norm of the whole gradient before clipping, the same on every process.
-    """
-    for group in ds.optimizer.param_groups:
-        group["lr"] = rate
-    if ds.zero_optimization():  # clips by itself, and leaves the weights alone where the norm is not finite
-        ds.step()
-        return float(ds.get_global_grad_norm()) if ds.was_step_applied() else math.inf
-    norm = float(nn.utils.clip_grad_norm_(ds.module.parameters(), clip))
-    if math.isfinite(norm):
-        ds.step()
-    return norm
-
-
-def _refuse_unless_finite(what: str, value: float, step: int, mixture: Mixture) -> None:
-    if not math.isfinite(value):
-        sources = ", ".join(f"{name} ({count})" for name, count in _drawn(mixture, step).items())
-        raise NumericsError(
-            f"step {step + 1}: the {what} is {value}; sequences of the batch by source: {sources}. "
-            "The update was not made; lower learning_rate or clip, lengthen the warm-up, or look for "
-            "damaged text in these sources"
-        )
-
-
-def _agree(batch: Batch) -> tuple[int, str]:
-    """Count the target tokens of the global batch, and digest its sequences as no split changes it."""
-    rows = batch.tokens.numpy()
-    digests = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=7).digest()) for row in rows]
-    mine = torch.tensor(
-        [int((batch.labels != NO_TARGET).sum()), sum(digests) % 2**56], device=processes.device()
-    )
-    targets, digest = processes.total(mine).tolist()
-    return targets, f"{digest % 2**56:014x}"
-
-
-def _rows(batch: Batch, start: int, stop: int, device: torch.device) -> Batch:
-    """Some sequences of a batch, on the device."""
-
-    def part(value: Any) -> Any:
-        return (
-            value[start:stop].to(device, non_blocking=True)
-            if isinstance(value, Tensor)
-            else value[start:stop]
-        )
-
-    return Batch(**{field.name: part(getattr(batch, field.name)) for field in dataclasses.fields(batch)})
-
-
-def _drawn(mixture: Mixture, step: int) -> dict[str, int]:
-    """Sequences of one step's batch, by source."""
-    before, after = mixture.counts(step), mixture.counts(step + 1)
-    return {name: after[name] - before.get(name, 0) for name in after}
-
-
-def _measure(
-    probe: Probe | None, model: PreTrainedModel, log: MetricsLog | None, *, step: int, tokens: int
-) -> None:
-    if probe is None:
-        return
-    model.eval()
-    with torch.no_grad():
-        values = probe(model)
-    model.train()
-    if log:
-        log.write(step=step, tokens=tokens, probe=values)
-
-
-def _save(ds: Any, folder: Path, step: int, seconds: float, loss: float, settings: dict[str, Any]) -> None:
-    """Write a checkpoint; all processes bring their parts to the first."""
-    whole = state.gather(ds, keep=processes.is_first_process())
-    if processes.is_first_process():
-        checkpoint.write(folder, Checkpoint(step, state.updates(ds), seconds, loss, settings, whole))
 
 
 def _finish(ds: Any, model: PreTrainedModel, dtype: torch.dtype, engine: Engine) -> None:
@@ -267,12 +199,9 @@ def _finish(ds: Any, model: PreTrainedModel, dtype: torch.dtype, engine: Engine)
 
 def _settings(mixture: Mixture, stage: TrainingStage, engine: Engine, seed: int) -> dict[str, Any]:
     """What the course of a training depends on; ZeRO and the number of processes only round differently."""
-    fields = set(TrainingStage.model_fields) - {
-        "checkpoint_every",
-        "probe_every",
-        "micro_batch_size",
-        "mixture",
-    }
+    fields = set(TrainingStage.model_fields) - {"checkpoint_every", "micro_batch_size", "mixture"}
+    if stage.floor is None:
+        fields -= {"probe_every"}
     chosen = stage.model_dump(mode="json", include=fields)
     return {**chosen, "mixture": mixture.schedule[0][1], "precision": engine.precision, "seed": seed}
 

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from workbench.data import NO_TARGET, Batch, attention_mask
 
-Penalty = Callable[[nn.Module, Batch], Tensor]
+Penalty = Callable[[nn.Module, Batch, Tensor], Tensor]  # of model, micro-batch and its logits [B, L, V]
 
 LOGITS_AT_ONCE = 2**28  # float32 logits that are alive at a time: 1 GiB
 
@@ -48,7 +48,8 @@ class Objective(nn.Module):
                 attention_mask=attention_mask(batch.documents),
                 use_cache=False,
             ).logits  # [B, L, V]
-            penalty = self.penalty(self.model, batch) if self.penalty else torch.zeros((), device=device)
+            nothing = torch.zeros((), device=device)
+            penalty = self.penalty(self.model, batch, logits) if self.penalty else nothing
         return summed_cross_entropy(logits.flatten(0, 1), batch.labels.flatten()), penalty
 
 
@@ -65,12 +66,23 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Scalar in float32, nats.
     """
+    return in_pieces(_cross_entropy, logits, labels)
+
+
+def in_pieces(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, other: Tensor) -> Tensor:
+    """A loss that is a sum over positions, without more than LOGITS_AT_ONCE logits in float32.
+
+    Args:
+        loss: of some rows of both; a scalar.
+        logits: [N, V].
+        other: [N, ...], what they are compared with.
+    """
     if logits.numel() <= LOGITS_AT_ONCE:
-        return _cross_entropy(logits, labels)
+        return loss(logits, other)
     rows = max(1, LOGITS_AT_ONCE // logits.shape[1])
     total = torch.zeros((), device=logits.device)
-    for piece, targets in zip(logits.split(rows), labels.split(rows), strict=True):
-        total = total + checkpoint(_cross_entropy, piece, targets, use_reentrant=False)
+    for piece, others in zip(logits.split(rows), other.split(rows), strict=True):
+        total = total + checkpoint(loss, piece, others, use_reentrant=False)
     return total
 
 

@@ -79,6 +79,14 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def from_first(value: float) -> float:
+    """A number as the first process has it, so that all decide alike."""
+    agreed = torch.tensor(value, dtype=torch.float64, device=device())
+    if dist.get_world_size() > 1:
+        dist.broadcast(agreed, 0)
+    return float(agreed)
+
+
 def free_port() -> int:
     """A TCP port that nobody listens on at the moment."""
     with socket.socket() as listener:

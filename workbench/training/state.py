@@ -6,11 +6,15 @@ training can go on under others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from workbench.errors import RunError
+from workbench.training import processes
+from workbench.training.anchor import ANCHOR, IMPORTANCE, Anchor, AnchoredAdamW
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's running means of the gradient and of its square
 
@@ -22,6 +26,28 @@ def trainable(engine: Any) -> Iterator[tuple[str, nn.Parameter]]:
     for name, parameter in engine.module.model.named_parameters():
         if parameter.requires_grad:
             yield name, parameter
+
+
+def check_trainable(model: nn.Module, state: State) -> None:
+    """Refuse a state that belongs to other parameters than those that are trained now.
+
+    Raises:
+        RunError: naming the first that differ.
+    """
+    now = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
+    then = {name: tuple(tensor.shape) for name, tensor in state["weight"].items()}
+    differing = [name for name in now | then if now.get(name) != then.get(name)]
+    if differing:
+        named = "; ".join(
+            f"{name}: {list(then[name]) if name in then else 'frozen'} in the checkpoint, "
+            f"{list(now[name]) if name in now else 'frozen'} now"
+            for name in differing[:3]
+        )
+        raise RunError(
+            f"the checkpoint trained {len(then)} parameters, this recipe trains {len(now)}, and "
+            f"{len(differing)} differ ({named}); restore the settings of the method, or delete the "
+            "checkpoints to train from the start"
+        )
 
 
 def gather(engine: Any, *, keep: bool) -> State:
@@ -45,8 +71,10 @@ def updates(engine: Any) -> int:
     return int(next(iter(_adamw(engine).state.values()))["step"])
 
 
-def begin(engine: Any, count: int) -> None:
-    """Make AdamW's moments, all zero, before the first step instead of in it.
+def begin(
+    engine: Any, count: int, anchor: Anchor | None = None, start: Mapping[str, Tensor] | None = None
+) -> None:
+    """Make AdamW's moments, all zero, before the first step instead of in it; and what an anchor needs.
 
     DeepSpeed links parameters to moments after the step of the first parameter group, when those of
     the second are not there yet.
@@ -54,38 +82,55 @@ def begin(engine: Any, count: int) -> None:
     Args:
         engine: a DeepSpeedEngine that has made no step yet.
         count: updates that AdamW has counted, 0 at the start of a training.
+        anchor: what pulls the weights back.
+        start: theta_0 by parameter name, whole on every process; needed with an anchor.
     """
-    adamw = _adamw(engine)
+    adamw, kinds = _adamw(engine), anchor.kinds if anchor else ()
     for parameter in _stepped(engine):
         adamw.state[parameter] = {
             "step": torch.tensor(float(count), device=parameter.device),
-            **{moment: torch.zeros_like(parameter, requires_grad=False) for moment in MOMENTS},
+            **{kind: torch.zeros_like(parameter, requires_grad=False) for kind in (*MOMENTS, *kinds)},
         }
+        if anchor:  # a copy, so that what pads a partition is at its anchor
+            adamw.state[parameter][ANCHOR].copy_(parameter.detach())
     if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state"):
         engine.optimizer._lazy_init_hp_params_optimizer_state()
+    if anchor:
+        assert start is not None
+        tables = {ANCHOR: start, IMPORTANCE: anchor.importance or {}}
+        for name, parameter in trainable(engine):
+            for kind in kinds:
+                _put(engine, parameter, kind, tables[kind][name])
 
 
 def restore(engine: Any, state: State) -> None:
     """Put weights and moments back into an engine whose moments have been made.
 
-    The weights must already have been in the model when the engine was built; here they only bring
-    the float32 masters of bfloat16 weights to full precision.
+    Under ZeRO only the float32 masters are set. To train on, the weights must already have been in the
+    model when the engine was built; to `release` the model, the masters are enough.
 
     Args:
-        engine: a new DeepSpeedEngine.
+        engine: a DeepSpeedEngine.
         state: what `gather` gave, whole on every process.
     """
-    from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
     for name, parameter in trainable(engine):
-        for moment in MOMENTS:
-            tensor = state[moment][name].to(parameter.device)
-            if _partitioned(engine):
-                safe_set_full_optimizer_state(parameter, tensor, moment)
-            else:
-                engine.optimizer.state[parameter][moment].copy_(tensor)
-        if _partitioned(engine):
-            safe_set_full_fp32_param(parameter, state["weight"][name].to(parameter.device))
+        for kind, table in state.items():
+            _put(engine, parameter, kind, table[name])
+
+
+def optimizer_bytes(engine: Any) -> int:
+    """Bytes of AdamW's state on this process: the moments, and what an anchor has beside them."""
+    tables = _adamw(engine).state.values()
+    return sum(tensor.nbytes for table in tables for tensor in table.values())
+
+
+def anchor_penalty(engine: Any) -> float:
+    """The anchor's penalty before the last update, over all processes; 0 without an anchor."""
+    adamw = _adamw(engine)
+    if not isinstance(adamw, AnchoredAdamW):
+        return 0.0
+    mine = torch.tensor(adamw.take_penalty(), dtype=torch.float64, device=processes.device())
+    return float(processes.total(mine) if _partitioned(engine) else mine)
 
 
 def release(engine: Any, dtype: torch.dtype) -> None:
@@ -147,3 +192,25 @@ def _moment(engine: Any, parameter: nn.Parameter, moment: str) -> Tensor:
         tensor: Tensor = safe_get_full_optimizer_state(parameter, moment)
         return tensor
     return engine.optimizer.state[parameter][moment]  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def _put(engine: Any, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
+    """Set the float32 weight or one kind of state of a parameter from its whole value."""
+    from deepspeed import utils
+
+    value = value.to(parameter.device, torch.float32)
+    if not _partitioned(engine):
+        (parameter if kind == "weight" else engine.optimizer.state[parameter][kind]).copy_(value)
+    elif hasattr(parameter, "ds_id"):  # stage 3, whose own setter fails where the parts are padded
+        numel = parameter.partition_numel()  # type: ignore[attr-defined]
+        padded = nn.functional.pad(value.flatten(), (0, numel * engine.world_size - value.numel()))
+        mine = padded.narrow(0, numel * engine.global_rank, numel)
+        if kind == "weight":
+            utils.safe_set_local_fp32_param(parameter, mine)
+        else:
+            utils.safe_set_local_optimizer_state(parameter, mine, kind)
+    elif kind == "weight":
+        utils.safe_set_full_fp32_param(parameter, value)
+    else:
+        utils.safe_set_full_optimizer_state(parameter, value, kind)

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.evaluation.measurement import Measurement, read, value, write
+from workbench.evaluation.measurement import Measurement, pool, read, value, write
 
 numbers = st.floats(min_value=-1e6, max_value=1e6)
 pairs = st.tuples(numbers, st.floats(min_value=1e-3, max_value=1e6))
@@ -52,3 +53,34 @@ def test_a_row_is_read_back_from_its_files_and_nothing_else(tmp_path: Path) -> N
     assert sorted(read(tmp_path), key=lambda m: m.key) == [base, facts]
     assert facts.key == "new.facts.acc"
     assert base.value == pytest.approx(math.exp(2.5 / 3))
+
+
+FACTS = Measurement("new", "facts", "acc", {"a": (1.0, 1.0), "b": (0.0, 1.0)}, "mean", True, "p", 0.25)
+
+
+def test_a_pool_holds_the_items_of_all_seeds_under_names_of_their_own() -> None:
+    other = replace(FACTS, items={"a": (1.0, 1.0), "c": (1.0, 1.0)})
+    (pooled,) = pool({7: [FACTS], 8: [other]})
+    assert set(pooled.items) == {"7/a", "7/b", "8/a", "8/c"}
+    assert pooled.value == (FACTS.value + other.value) / 2
+    assert replace(pooled, items={}) == replace(FACTS, items={})
+
+
+def test_one_seed_alone_stays_as_it_is() -> None:
+    assert pool({7: [FACTS]}) == [FACTS]
+    assert pool({}) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ([replace(FACTS, protocol="q")], "measure it differently"),
+        ([replace(FACTS, aggregation="perplexity")], "measure it differently"),
+        ([replace(FACTS, higher_is_better=False)], "measure it differently"),
+        ([replace(FACTS, task="people")], "do not measure the same: only one has new.facts.acc, new.p"),
+        ([], "do not measure the same: only one has new.facts.acc"),
+    ],
+)
+def test_what_was_measured_in_different_ways_is_not_pooled(other: list[Measurement], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pool({7: [FACTS], 8: other})

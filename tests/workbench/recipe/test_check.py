@@ -37,6 +37,8 @@ QUANTIZE = "  - {kind: quantize, name: again, methods: [rtn], bits: [3]}\nevalua
         ("evaluate:", "engine: {processes: 3}\nevaluate:", "r.yaml:20:5  stages[0].pretrain.batch_size: 16 is not a multiple of 3 (engine.processes 3 x micro_batch_size 1); use 15 or 18"),
         ("kind: pretrain", "kind: pretrain\n    micro_batch_size: 32", "r.yaml:21:5  stages[0].pretrain.batch_size: 16 is not a multiple of 32 (engine.processes 1 x micro_batch_size 32); use 32"),
         ("evaluate:", "engine: {zero_stage: 2, offload: parameters}\nevaluate:", "r.yaml:36:25  engine.offload: parameters needs zero_stage 3; found 2"),
+        ("evaluate:", "engine: {processes: 4, nodes: 2}\nevaluate:", "r.yaml:36:1  engine: several nodes need a hostfile, or launcher: slurm"),
+        ("[full, replay]", "[full, control-llm]\n    control_llm: {blocks: 3}", "r.yaml:25:19  stages[1].cpt.control_llm.blocks: 3 does not divide model.new.layers, which is 2; use one of [1, 2]"),
         # Paths.
         ("$WORKBENCH_DATA/text/young.txt", "$HOME/young.txt", 'r.yaml:15:11  data.young.path: found "$HOME/young.txt"; allowed: a path, with nothing to expand but $WORKBENCH_DATA/ at its beginning'),
         ("$WORKBENCH_DATA/text/young.txt", "a/$WORKBENCH_DATA/b", 'r.yaml:15:11  data.young.path: found "a/$WORKBENCH_DATA/b"; allowed: a path, with nothing to expand but $WORKBENCH_DATA/ at its beginning'),
@@ -97,5 +99,5 @@ def test_an_unreadable_section_is_not_blamed_twice(faults) -> None:
         ("methods: [full, replay]", "methods: [ful]"),
         ("battery: miniworld", "battery: miniworld\n  rows: [x]"),
     ) == [
-        'r.yaml:24:15  stages[1].cpt.methods[0]: found "ful"; did you mean full? allowed: "full" or "replay"'
+        'r.yaml:24:15  stages[1].cpt.methods[0]: found "ful"; did you mean full? allowed: "full", "replay", "control-llm", "llama-pro", "lora", "l2sp", "ewc", "distill" or "freeze"'
     ]

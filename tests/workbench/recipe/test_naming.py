@@ -44,6 +44,71 @@ stages:
     ]
 
 
+RETENTION = """
+name: retention
+description: d
+model: {path: a}
+data: {new: {path: n.txt}}
+stages:
+  - kind: cpt
+    methods: [full, control-llm]
+    mixture: {new: 1.0}
+    tokens: 1000
+    batch_size: 1
+    sequence_length: 10
+    learning_rate: 1e-3
+    control_llm: {blocks: 2}
+  - {kind: merge, from: cpt-full, algorithms: [linear, ties], weights: [0.25, 1]}
+  - {kind: merge-back, from: cpt-control-llm}
+  - {kind: quantize, methods: [rtn], bits: [4]}
+"""
+
+
+def test_variants_of_merges(load) -> None:
+    assert rows(load(RETENTION))[3:] == [
+        ("merge-linear-0.25", "cpt-full", 1, "merge", "merge", None),
+        ("merge-linear-1", "cpt-full", 1, "merge", "merge", None),
+        ("merge-ties-0.25", "cpt-full", 1, "merge", "merge", None),
+        ("merge-ties-1", "cpt-full", 1, "merge", "merge", None),
+        ("merged-back", "cpt-control-llm", 2, "merge-back", "merge-back", None),
+        ("rtn-w4", "merged-back", 3, "quantize", "rtn", 4),
+    ]
+    merges = [v for v in recipe.variants(load(RETENTION).recipe) if v.method == "merge"]
+    assert [(v.algorithm, v.weight) for v in merges] == [
+        ("linear", 0.25),
+        ("linear", 1.0),
+        ("ties", 0.25),
+        ("ties", 1.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("from: cpt-full", "from: cpt-control-llm", "cpt-control-llm cannot be merged with what it was made"),
+        ("from: cpt-full", "from: base", "base cannot be merged with what it was made"),
+        ("from: cpt-control-llm", "from: cpt-full", "cpt-full has no copies to merge back"),
+        ("{blocks: 2}", "{blocks: 2, structure: stack}", "cpt-control-llm has no copies to merge back"),
+        ("control_llm: {blocks: 2}", "lora: {rank: 4}", "control-llm needs the section control_llm"),
+        (
+            "methods: [full, control-llm]",
+            "methods: [full, distill]\n    distill: {text: replay}",
+            "replay for",
+        ),
+        ("learning_rate: 1e-3", "learning_rate: 1e-3\n    floor: {metric: x, share: 1}", "needs probe_every"),
+    ],
+)
+def test_methods_and_merges_fit_what_they_go_on_from(load, old: str, new: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load(RETENTION.replace(old, new))
+
+
+def test_a_method_trains_at_its_own_rate_where_it_has_one(load) -> None:
+    stage = load(RETENTION.replace("{blocks: 2}", "{blocks: 2, learning_rate: 5e-3}")).recipe.stages[0]
+    assert stage.under("control-llm").learning_rate == 5e-3
+    assert stage.under("full") == stage
+
+
 def test_a_variant_knows_its_stage(load, sound: str) -> None:
     loaded = load(sound)
     for variant in recipe.variants(loaded.recipe):
@@ -51,7 +116,7 @@ def test_a_variant_knows_its_stage(load, sound: str) -> None:
     finished = load(
         "name: a\ndescription: d\nmodel: {path: a}\nstages: [{kind: quantize, methods: [rtn], bits: [4]}]"
     )
-    assert recipe.variants(finished.recipe)[0] == Variant("base", None, -1, None, "load", "load", None)
+    assert recipe.variants(finished.recipe)[0] == Variant("base", None, -1, None, "load", "load")
 
 
 def test_variants_of_an_unchecked_recipe_raise(load, sound: str) -> None:

@@ -9,7 +9,7 @@ from workbench.recipe import read
 from workbench.recipe.validation import shown
 
 NAME = "a name of letters, digits, '.', '_' and '-', a letter or digit first, at most 64 characters"
-KINDS = '"cpt", "load", "pretrain" or "quantize"'
+KINDS = '"cpt", "load", "merge", "merge-back", "pretrain" or "quantize"'
 ENVIRONMENT = "secrets do not belong in a recipe; remove it and set it in the environment, such as HF_TOKEN"
 
 
@@ -41,7 +41,7 @@ ENVIRONMENT = "secrets do not belong in a recipe; remove it and set it in the en
         ("  old: {miniworld: base}", "  old: {miniworld: bass}", 'r.yaml:14:9  data.old.miniworld: found "bass"; did you mean base? allowed: "base", "base_heldout", "new" or "new_heldout"'),
         ("[0.8, 1.0]", "[0.8]", "r.yaml:39:3  expect.base.retained.facts.acc[1]: missing; needed: a number"),
         ("[0.8, 1.0]", "[0.8, 0.9, 1]", "r.yaml:39:3  expect.base.retained.facts.acc: found [0.8, 0.9, 1]; allowed: a list of a number and a number"),
-        ("evaluate:\n", "engine: fast\nevaluate:\n", 'r.yaml:36:1  engine: found "fast"; allowed: a section with the keys processes, zero_stage, offload, precision, compile, activation_checkpointing'),
+        ("evaluate:\n", "engine: fast\nevaluate:\n", 'r.yaml:36:1  engine: found "fast"; allowed: a section with the keys processes, nodes, launcher, hostfile, zero_stage, offload, precision, compile, activation_checkpointing'),
         # Missing keys: what is needed, and what it is for.
         ("    tokens: 1e6\n", "", "r.yaml:17:5  stages[0].pretrain.tokens: missing; needed: a whole number above 0 (tokens to train on; rounded down to whole batches)"),
         ("name: small\n", "", "r.yaml:1:1  name: missing; needed: a name of lower-case letters, digits, '.', '_' and '-', with '/' between folders, at most 128 characters"),
@@ -56,7 +56,7 @@ ENVIRONMENT = "secrets do not belong in a recipe; remove it and set it in the en
         # Sections that are right key by key.
         ("    heads: 4\n", "    heads: 5\n", "r.yaml:4:3  model.new: heads 5 does not divide hidden_size 64"),
         ("mixture: {young: 1.0}", "mixture: {young: 0.7, old: 0.2}", "r.yaml:25:5  stages[1].cpt.mixture: weights must be at least 0 and sum to 1; they sum to 0.9"),
-        ("    replay: {ratio: 0.3, mixture: {old: 1.0}}\n", "", "r.yaml:23:5  stages[1].cpt: the method replay needs the section replay: a ratio and a mixture of old sources"),
+        ("    replay: {ratio: 0.3, mixture: {old: 1.0}}\n", "", "r.yaml:23:5  stages[1].cpt: the method replay needs the section replay"),
         ("  old: {miniworld: base}", "  old: {miniworld: base, hub: a/b}", "r.yaml:14:3  data.old: needs exactly one of miniworld, path, hub; found miniworld and hub"),
         ("    tokens: 1e6", "    tokens: 100", "r.yaml:17:5  stages[0].pretrain: tokens 100 is less than one batch (16 x 128 = 2048)"),
         # Secrets.
@@ -92,7 +92,7 @@ def test_all_faults_are_reported_at_once_in_the_order_of_the_file(faults) -> Non
     )
     assert said == [
         "r.yaml:2:1  descripton: unknown key; did you mean description? "
-        "valid keys: name, description, seed, model, data, stages, evaluate, engine, expect",
+        "valid keys: name, description, seed, replicates, model, data, stages, evaluate, engine, expect",
         "r.yaml:8:5  model.new.layers: found -2; allowed: a whole number above 0",
         'r.yaml:12:25  model.new.tokenizer_sources[0]: no source "odl" in data; did you mean old? there are: old, young',
         "r.yaml:19:5  stages[0].pretrain.tokns: unknown key; did you mean tokens?",
@@ -101,7 +101,7 @@ def test_all_faults_are_reported_at_once_in_the_order_of_the_file(faults) -> Non
         "r.yaml:23:5  stages[1].cpt: tokens 1 is less than one batch (16 x 128 = 2048)",
         "r.yaml:33:5  stages[2].quantize.from: duplicate key; it stands at line 32 already",
         "set: engine.proceses  unknown key; did you mean processes? "
-        "valid keys: processes, zero_stage, offload, precision, compile, activation_checkpointing",
+        "valid keys: processes, nodes, launcher, hostfile, zero_stage, offload, precision, compile, activation_checkpointing",
         "set: engine.zero_stage  engine.zero_stage: found 9; allowed: 0, 1, 2 or 3",
     ]
 

@@ -1,11 +1,11 @@
-"""An invented run in the quickstart's shape, for tests and for looking at the drawings."""
+"""Two invented runs, in the shapes of the quickstart and of a race of methods, for tests and for looking."""
 
 import math
 
 import numpy as np
 import pytest
 
-from workbench import sheet
+from workbench import evaluation, sheet
 from workbench.evaluation.measurement import Measurement
 from workbench.sheet import plots
 
@@ -96,6 +96,93 @@ def make_curves():
     return curves
 
 
+# A race of ten methods and a merging sweep under three seeds, with a dip in every curve.
+SEEDS = (1, 2, 3)
+# variant: parent, stage, method, settings, new and retained accuracy, trainable parameters
+METHODS = {
+    "base": (None, "pretrain", "pretrain", {}, 0.26, 0.91, 1_050_000),
+    "cpt-full": ("base", "cpt", "full", {}, 0.93, 0.44, 1_050_000),
+    "cpt-replay": ("base", "cpt", "replay", {}, 0.90, 0.84, 1_050_000),
+    "cpt-control-llm": ("base", "cpt", "control-llm", {}, 0.87, 0.885, 365_000),
+    "cpt-llama-pro": ("base", "cpt", "llama-pro", {}, 0.79, 0.81, 365_000),
+    "cpt-lora": ("base", "cpt", "lora", {}, 0.70, 0.72, 88_000),
+    "cpt-l2sp": ("base", "cpt", "l2sp", {}, 0.83, 0.66, 1_050_000),
+    "cpt-ewc": ("base", "cpt", "ewc", {}, 0.82, 0.73, 1_050_000),
+    "cpt-distill": ("base", "cpt", "distill", {}, 0.85, 0.80, 1_050_000),
+    "cpt-freeze": ("base", "cpt", "freeze", {}, 0.76, 0.58, 524_000),
+    **{
+        f"merge-{algorithm}-{weight}": (
+            *("cpt-full", "merge", "merge", {"algorithm": algorithm, "weight": weight}),
+            *(new + 0.02 * (algorithm == "slerp"), retained, None),
+        )
+        for algorithm in ("linear", "slerp")
+        for weight, new, retained in ((0.2, 0.31, 0.90), (0.5, 0.62, 0.79), (0.8, 0.88, 0.58))
+    },
+    "merged-back": ("cpt-control-llm", "merge-back", "merge-back", {}, 0.84, 0.87, None),
+}
+
+
+def make_race(seed=0):
+    generator = np.random.default_rng(seed)
+    ease = {"new": generator.normal(size=400), "retained": generator.normal(size=600)}
+    shape = 0.12 * generator.normal(size=64)
+    rows = []
+    for variant, (parent, stage, method, settings, new, retained, trainable) in METHODS.items():
+        by_seed = {}
+        for one in SEEDS:
+            shift = 0.0 if parent is None else 0.02 * generator.normal(size=2)
+            scores = np.clip(np.array([new, retained]) + shift, 0, 1)
+            noise = [0.4 * generator.normal(size=values.size) for values in ease.values()]
+            by_seed[one] = [
+                questions("new", scores[0], ease["new"], noise[0]),
+                questions("retained", scores[1], ease["retained"], noise[1]),
+                *windows("base", 3 + 20 * (0.91 - retained), shape),
+                *windows("new", 4 + 90 * (0.93 - new), shape),
+            ]
+        measurements = evaluation.pool(by_seed)
+        rows.append(
+            sheet.RowInput(
+                variant=variant,
+                parent=parent,
+                stage=stage,
+                method=method,
+                settings=settings,
+                nominal_bits=None,
+                real_bits=None,
+                disk_bytes=4_300_000,
+                measurements=measurements,
+                seconds=118.0 if parent is None else 2.2 if trainable is None else 40.0 + 20 * new,
+                peak_memory_bytes=int(5e8 + 400 * (trainable or 0)),
+                tokens_per_second=11_240.0,
+                seeds={
+                    found.key: [own.value for by in by_seed.values() for own in by if own.key == found.key]
+                    for found in measurements
+                },
+                trainable_parameters=trainable,
+            )
+        )
+    return rows
+
+
+def make_race_curves():
+    curves = []
+    for variant, (parent, stage, _, _, new, retained, _) in METHODS.items():
+        if stage != "cpt" or parent is None:
+            continue
+        points = []
+        for step in (0, 4, 8, 16, 32, *range(50, 401, 50)):
+            done = 1 - math.exp(-step / 90)
+            dip = 0.5 * (0.95 - retained) * (step / 40) * math.exp(1 - step / 40)
+            probe = {
+                "new.facts.acc": 0.26 + (new - 0.26) * done - 0.1 * dip,
+                "retained.facts.acc": 0.91 + (retained - 0.91) * done - dip,
+            }
+            points.append({"step": step, "tokens": step * 2048, "probe": probe})
+            points.append({"step": step, "tokens": step * 2048, "loss": 6.2 - 5.0 * new * done})
+        curves.append(sheet.Curve(variant, points))
+    return curves
+
+
 @pytest.fixture(scope="session")
 def rows():
     return make_rows()
@@ -114,3 +201,18 @@ def example(rows):
 @pytest.fixture(scope="session")
 def drawings(example, curves):
     return plots.drawings(example, curves)
+
+
+@pytest.fixture(scope="session")
+def race():
+    return sheet.build("retention-race", make_race(), seed=1)
+
+
+@pytest.fixture(scope="session")
+def race_curves():
+    return make_race_curves()
+
+
+@pytest.fixture(scope="session")
+def race_drawings(race, race_curves):
+    return plots.drawings(race, race_curves)

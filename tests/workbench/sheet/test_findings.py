@@ -2,6 +2,7 @@
 
 from workbench import sheet
 from workbench.sheet.findings import answers
+from workbench.sheet.frontier import frontiers
 
 
 def by_question(built):
@@ -36,3 +37,24 @@ def test_a_skill_that_was_not_learnt_is_told_too(rows):
     learnt = by_question(sheet.build("r", [rows[0], lazy], seed=0))["What was learnt"]["cpt-full"]
     assert learnt.verdict in ("equivalent", "no evidence")
     assert "accuracy on new facts" in learnt.sentence
+
+
+def test_a_race_tells_its_frontier_and_only_merges_that_are_on_it(race):
+    found = by_question(race)
+    assert "cpt-control-llm" in found["The frontier"]["No row beats"].sentence
+    assert "96 % of retained facts at 9" in found["The frontier"]["cpt-control-llm"].sentence
+    best = {point.variant for point in frontiers(race)[0].rows if point.on_frontier}
+    merges = {row.variant for row in race.rows if row.method == "merge"}
+    for question in ("What was learnt", "What was forgotten"):
+        assert set(found[question]) & merges == best & merges
+        assert {row.variant for row in race.rows if row.stage == "cpt"} <= set(found[question])
+        assert all("text" not in one.sentence for one in found[question].values())
+
+
+def test_merged_rows_are_told_against_what_training_began_from(race):
+    learnt = by_question(race)["What was learnt"]
+    assert all("26.0 % →" in found.sentence for found in learnt.values())
+
+
+def test_without_a_race_there_is_no_frontier_to_tell(rows):
+    assert "The frontier" not in by_question(sheet.build("r", rows[:2], seed=0))

@@ -32,7 +32,3 @@ def test_labels_of_near_points_do_not_overlap():
     boxes = [Text.get_window_extent(text) for text in axes.texts]
     assert len(boxes) == 8
     assert not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
-
-
-def test_counts_of_tokens():
-    assert [labels.count(n) for n in (0, 900, 250_000, 1.5e6, 2e9)] == ["0", "900", "250 K", "1.5 M", "2 B"]

@@ -25,7 +25,10 @@ def folder(example, curves, drawings, tmp_path_factory):
 
 
 def test_all_files_are_there_and_no_temporary_one(folder):
-    assert {path.name for path in folder.iterdir()} == {"sheet.json", "sheet.md", "report.html", "plots"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("sheet.json", "sheet.md", "report.html", "plots"),
+        *("frontier.json", "stability.json"),
+    }
     assert len(list((folder / "plots").glob("*.png"))) == len(list((folder / "plots").glob("*.svg"))) == 3
 
 
@@ -72,7 +75,7 @@ def test_every_text_is_escaped(rows):
     pairs = zip(rows[:2], measurements, strict=True)
     built = sheet.build(EVIL, [replace(row, **texts, measurements=found) for row, found in pairs], seed=0)
     assert built.comparisons
-    page = report.html(built, [], EVIL, {EVIL: EVIL}, {EVIL: (0, 1)})
+    page = report.html(built, [], [], EVIL, {EVIL: EVIL}, {EVIL: (0, 1)})
     assert "<script" not in page
     assert "alert(" in page
 
@@ -92,7 +95,7 @@ def test_few_items_and_limits_are_noted(rows):
     built = sheet.build(
         "r", [replace(rows[0], measurements=[limited, replace(rows[0].measurements[2], items=few)])], seed=0
     )
-    page = report.html(built, [], COMMAND, {}, {})
+    page = report.html(built, [], [], COMMAND, {}, {})
     assert "has 5 items; the bootstrap of so few is too narrow" in page
     assert "new.facts.acc was measured on a limited number of items" in page
 
@@ -108,3 +111,29 @@ def test_a_failed_drawing_leaves_the_old_files_whole(folder, example, drawings, 
     with pytest.raises(OSError, match="No space"):
         sheet.write(folder, example, [], COMMAND, {})
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_race_has_its_tables_beside_its_figures_and_its_records(
+    race, race_curves, race_drawings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(report.plots, "drawings", lambda sheet, curves: race_drawings)
+    monkeypatch.setattr(Drawing, "png", lambda self: b"")
+    sheet.write(tmp_path, race, race_curves, COMMAND, {})
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('<table class="race">') == 2
+    assert "of full&#39;s gain" in page
+    assert "behind cpt-replay" in page
+    assert "seeds " in page
+    plane = json.loads((tmp_path / "frontier.json").read_text())
+    assert (plane["schema"], plane["new"]) == ("workbench.frontier/1", "new.facts.acc")
+    assert [row["variant"] for row in plane["rows"]] == [row.variant for row in race.rows]
+    stability = json.loads((tmp_path / "stability.json").read_text())
+    assert stability["schema"] == "workbench.stability/1"
+    assert len(stability["gaps"]) == 2 * len(race_curves)
+
+
+def test_records_of_an_earlier_sheet_do_not_stay(rows, tmp_path):
+    (tmp_path / "frontier.json").write_text("{}")
+    (tmp_path / "stability.json").write_text("{}")
+    sheet.write(tmp_path, sheet.build("r", [replace(rows[0], measurements=[])], seed=0), [], COMMAND, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"sheet.json", "sheet.md", "report.html", "plots"}

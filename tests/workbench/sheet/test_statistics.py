@@ -124,3 +124,11 @@ def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(values):
     assert all(p <= q <= min(1, len(values) * p) + 1e-12 for p, q in zip(values, adjusted, strict=True))
     ranked = [q for _, q in sorted(zip(values, adjusted, strict=True))]
     assert ranked == sorted(ranked)
+
+
+def test_students_interval_of_three_seeds():
+    # t at 97.5 % with 2 degrees of freedom is 4.3027; s of 1, 2, 3 is 1.
+    interval = statistics.student([1.0, 2.0, 3.0])
+    assert interval.low == pytest.approx(2 - 4.30265 / math.sqrt(3), abs=1e-4)
+    assert interval.high == pytest.approx(2 + 4.30265 / math.sqrt(3), abs=1e-4)
+    assert statistics.student([0.5, 0.5]) == statistics.Interval(0.5, 0.5)

@@ -1,11 +1,13 @@
 """The rule of the status column, clause by clause."""
 
+from dataclasses import replace
+
 import pytest
 
 from workbench.sheet.compare import Comparison
 from workbench.sheet.sheet import Metric, Row
 from workbench.sheet.statistics import Interval
-from workbench.sheet.status import ancestors, judge
+from workbench.sheet.status import ancestors, judge, origin
 
 
 def row(variant, parent=None, bits=None, **metrics):
@@ -85,3 +87,15 @@ def test_worse_degrades_quantized_rows_anywhere_and_trained_rows_where_they_shou
     assert status(row("cpt", "base"), base, worse=["language.old.perplexity"]) == "sound"
     assert status(row("cpt", "base"), base, worse=["retained.facts.acc"]) == "degraded"
     assert status(row("cpt", "base"), base, worse=["safety.attacks.rate"]) == "degraded"
+
+
+def test_a_merged_row_is_held_against_what_its_trained_model_was_made_from():
+    base, trained = row("base"), row("cpt-full", "base")
+    merged = replace(row("merge-0.5", "cpt-full"), method="merge")
+    back = replace(row("back", "merge-0.5"), method="merge-back")
+    rows = {one.variant: one for one in (base, trained, merged, back)}
+    assert [getattr(origin(one, rows), "variant", None) for one in rows.values()] == [None, *["base"] * 3]
+
+
+def test_merging_back_does_not_make_up_for_what_training_lost(race):
+    assert race.row("merge-linear-0.8").status == "degraded"

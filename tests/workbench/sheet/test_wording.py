@@ -64,3 +64,8 @@ def test_sizes_and_durations():
         *("", "2.1 s", "1 min 00 s", "4 min 10 s", "2 h 05 min"),
     ]
     assert (wording.bits(8.53), wording.bits(4.0), wording.bits(None)) == ("8.53", "4", "")
+
+
+def test_counts_of_tokens():
+    counts = (0, 900, 250_000, 1.5e6, 2e9, 83_217.4)
+    assert [wording.count(n) for n in counts] == ["0", "900", "250 K", "1.5 M", "2 B", "83.22 K"]

@@ -43,6 +43,9 @@ EVERYTHING = {"base", "cpt-full", "cpt-replay"} | QUANTIZED
         ("description=other", set()),
         ("name=other", set()),
         ("stages.base.checkpoint_every=7", set()),
+        ("stages.base.micro_batch_size=4", set()),
+        ("engine={processes: 2, zero_stage: 3, activation_checkpointing: true}", set()),
+        ("stages.cpt.lora.rank=4", set()),
     ],
 )
 def test_only_what_depends_on_a_setting_is_made_again(override: str, affected: set[str]) -> None:

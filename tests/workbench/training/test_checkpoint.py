@@ -18,14 +18,14 @@ from workbench.training.checkpoint import Checkpoint
 SETTINGS = {"seed": 1, "learning_rate": 0.1}
 
 
-def make(step: int) -> Checkpoint:
+def make(step: int, sound: int | None = None) -> Checkpoint:
     state = {kind: {"a": torch.full((40,), float(step))} for kind in ("weight", "exp_avg", "exp_avg_sq")}
-    return Checkpoint(step, step, 1.5 * step, 2.0, SETTINGS, state)
+    return Checkpoint(step, step, 1.5 * step, 2.0, (0.5, sound), SETTINGS, state)
 
 
 def same(a: Checkpoint | None, b: Checkpoint) -> bool:
     assert a is not None
-    counters = ("step", "optimizer_step", "seconds", "loss", "settings")
+    counters = ("step", "optimizer_step", "seconds", "loss", "floor", "settings")
     equal = all(torch.equal(a.state[kind]["a"], table["a"]) for kind, table in b.state.items())
     return equal and all(getattr(a, name) == getattr(b, name) for name in counters)
 
@@ -41,6 +41,15 @@ def test_keeps_the_last_two(tmp_path: Path) -> None:
         checkpoint.write(tmp_path, make(step))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000100", "step-000001000"]
     assert same(checkpoint.newest(tmp_path, SETTINGS), make(1000))
+
+
+def test_keeps_the_one_to_roll_back_to(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 8):
+        checkpoint.write(tmp_path, make(step, sound=2))
+    assert sorted(int(path.name[5:]) for path in tmp_path.iterdir()) == [2, 6, 8]
+    assert same(checkpoint.at(tmp_path, 2), make(2, sound=2))
+    with pytest.raises(RunError, match="roll back"):
+        checkpoint.at(tmp_path, 4)
 
 
 @pytest.mark.parametrize(

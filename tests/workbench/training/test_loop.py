@@ -158,7 +158,7 @@ def test_killed_training_ends_bit_identical(
 def test_refuses_a_loss_that_is_no_number(
     toy: SimpleNamespace, tokens: Path, tmp_path: Path, zero_stage: int
 ) -> None:
-    def poison(model: torch.nn.Module, batch: data.Batch) -> torch.Tensor:
+    def poison(model: torch.nn.Module, batch: data.Batch, logits: torch.Tensor) -> torch.Tensor:
         return torch.tensor(float("nan"))
 
     with pytest.raises(NumericsError, match=r"step 1: the loss is nan; .* short \(4\), long \(4\)"):
@@ -171,8 +171,7 @@ def test_refuses_a_gradient_that_is_no_number(
 ) -> None:
     """The square root has the value 0 and an infinite slope at 0: the loss is sound, the gradient is not."""
 
-    def poison(model: Any, batch: data.Batch) -> torch.Tensor:
-        logits = model(input_ids=batch.tokens[:1, :2]).logits
+    def poison(model: Any, batch: data.Batch, logits: torch.Tensor) -> torch.Tensor:
         return (logits - logits.detach()).square().sum().sqrt()
 
     with pytest.raises(NumericsError, match="step 1: the gradient norm is"):
@@ -180,7 +179,7 @@ def test_refuses_a_gradient_that_is_no_number(
 
 
 def test_penalty_is_averaged_over_micro_batches(toy: SimpleNamespace, tokens: Path, tmp_path: Path) -> None:
-    def decay(model: torch.nn.Module, batch: data.Batch) -> torch.Tensor:
+    def decay(model: torch.nn.Module, batch: data.Batch, logits: torch.Tensor) -> torch.Tensor:
         return 0.01 * sum((p.square().sum() for p in model.parameters()), torch.zeros(()))
 
     for name, micro in (("one", 8), ("four", 2)):
@@ -217,7 +216,7 @@ def test_probes_begin_before_the_first_step(toy: SimpleNamespace, tokens: Path, 
 
     toy.run(tokens, tmp_path, stage={"probe_every": 4}, probe=probe)
     probes = [(row["step"], row["probe"]["count"]) for row in toy.rows(tmp_path) if "probe" in row]
-    assert probes == [(0, 1.0), (4, 2.0), (6, 3.0)]
+    assert probes == [(0, 1.0), (1, 2.0), (4, 3.0), (6, 4.0)]
     assert set(seen) == {(False, False)}
 
 
@@ -230,6 +229,25 @@ def test_settings_of_another_training_are_refused(toy: SimpleNamespace, tokens: 
         toy.run(tokens, tmp_path, at_step=stop)
     with pytest.raises(RunError, match="learning_rate differ"):
         toy.run(tokens, tmp_path, stage={"learning_rate": 1e-3})
+
+
+def test_another_trainable_set_is_refused(toy: SimpleNamespace, tokens: Path, tmp_path: Path) -> None:
+    def stop(done: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        toy.run(tokens, tmp_path, at_step=stop, frozen=("model.layers.0.",))
+    with pytest.raises(RunError, match=r"model\.layers\.0\.\S+: frozen in the checkpoint, \[32, 32\] now"):
+        toy.run(tokens, tmp_path)
+
+
+def test_tells_what_was_trained(toy: SimpleNamespace, tokens: Path, tmp_path: Path) -> None:
+    model, result = toy.run(tokens, tmp_path, frozen=("model.embed_tokens", "model.layers.0."))
+    left = sum(p.numel() for p in (*model.model.layers[1].parameters(), *model.model.norm.parameters()))
+    assert result.trainable_parameters == left
+    assert result.optimizer_bytes == pytest.approx(8 * left, rel=0.01)  # two moments in float32
+    assert result.stopped is None
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """A toy training: a LLaMA of 40 thousand weights on two sources of very uneven documents.
 
 As a script it runs one training in this process, or in as many as the launcher starts:
-`worker.py REQUESTS.json`, a list with the settings of `run` and, optionally, `kill_at`: a step to die at.
+`worker.py REQUESTS.json`, a list with the settings of `run` and, optionally, `kill_at`: a step to die at,
+`frozen`: beginnings of the names of parameters that are not trained, `strength` of an anchor, and `odd`:
+add a parameter that divides among no two processes.
 """
 
 from __future__ import annotations
@@ -72,10 +74,17 @@ def run(
     stage: dict[str, Any] | None = None,
     engine: dict[str, Any] | None = None,
     at_step: Callable[[int], None] | None = None,
+    frozen: tuple[str, ...] = (),
+    odd: bool = False,
     **options: Any,
 ) -> tuple[LlamaForCausalLM, training.TrainingResult]:
     """Train the toy model; `at_step` is called after every step with the number of steps done."""
     model, done = make_model(), -1
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(tuple(frozen)))
+    if odd:
+        model.odd = torch.nn.Parameter(torch.arange(3.0))
+        options["penalty"] = lambda model, batch, logits: model.odd.sub(1).square().sum()
 
     def probe(_: torch.nn.Module) -> dict[str, float]:
         nonlocal done
@@ -112,7 +121,10 @@ def main(request: dict[str, Any]) -> None:
         if done == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    model, _ = run(Path(request["folder"]), out, request.get("stage"), request.get("engine"), die)
+    options = {key: request[key] for key in ("stage", "engine", "frozen", "odd") if key in request}
+    if "strength" in request:
+        options["anchor"] = training.Anchor(request["strength"])
+    model, _ = run(Path(request["folder"]), out, at_step=die, **options)
     if training.is_first_process():
         weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
         save_file(weights, out / "final.safetensors")

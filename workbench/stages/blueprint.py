@@ -1,0 +1,56 @@
+"""The model of a variant without its weights: what a forecast counts, for nothing is allocated."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from workbench import models
+from workbench.recipe.schema import ControlLlm, Cpt, LlamaPro
+from workbench.retention import control_llm, freeze, llama_pro, lora
+from workbench.stages.job import Job, expansion
+
+
+def architecture(job: Job, config: PretrainedConfig) -> PreTrainedModel:
+    """The variant's finished model on the meta device.
+
+    Args:
+        job: the variant.
+        config: of the model that the variant goes back to.
+
+    Raises:
+        ModelError: the model cannot be expanded as the recipe says.
+    """
+    with torch.device("meta"):
+        model = architecture(job.parent, config) if job.parent else AutoModelForCausalLM.from_config(config)
+        if job.variant.kind == "merge-back":
+            return models.merge_back(model, None)
+        section = expansion(job)
+        return model if section is None else expanded(model, section, job.recipe.seed)
+
+
+def expanded(model: PreTrainedModel, section: ControlLlm | LlamaPro, seed: int) -> PreTrainedModel:
+    """A model with the blocks that a method adds."""
+    if isinstance(section, ControlLlm):
+        return models.expand(model, section, seed)
+    return models.stack(model, section.blocks)
+
+
+def in_training(job: Job, config: PretrainedConfig) -> PreTrainedModel:
+    """The variant's model as the loop sees it, with what is trained marked as such.
+
+    Raises:
+        ModelError: the method does not fit the model.
+    """
+    model, stage = architecture(job, config), job.variant.stage
+    with torch.device("meta"):
+        match job.variant.method:
+            case "control-llm" if isinstance(stage, Cpt) and stage.control_llm:
+                control_llm.freeze(model, stage.control_llm)
+            case "llama-pro":
+                llama_pro.freeze(model)
+            case "lora" if isinstance(stage, Cpt):
+                lora.wrap(model, stage.lora, job.recipe.seed)
+            case "freeze" if isinstance(stage, Cpt) and stage.freeze:
+                freeze.freeze(model, stage.freeze)
+    return model
