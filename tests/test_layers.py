@@ -25,6 +25,15 @@ TESTED_IN = {
         ),
         "tests/workbench/run/test_walk.py",
     ),
+    **dict.fromkeys(
+        (
+            "workbench/run/rows.py",
+            "workbench/stages/blueprint.py",
+            "workbench/stages/merge.py",
+            "workbench/stages/method.py",
+        ),
+        "tests/workbench/run/test_retention.py",
+    ),
     "workbench/errors.py": "tests/workbench/recipe/test_check.py",
     "workbench/recipe/grammar.py": "tests/workbench/recipe/test_loading.py",
     "workbench/recipe/schema.py": "tests/workbench/recipe/test_validation.py",

@@ -92,7 +92,14 @@ class Harness:
         """
         tasks = self.tasks(entry)
         with _seeded():
-            results = lm_evaluate(model, {"tasks": tasks}, limit=entry.limit, bootstrap_iters=0)
+            results = lm_evaluate(
+                model,
+                {"tasks": tasks},
+                limit=entry.limit,
+                bootstrap_iters=0,
+                apply_chat_template=self.battery.chat,
+                fewshot_as_multiturn=self.battery.chat,
+            )
         records = [
             _record(entry, leaf, sample)
             for leaf in tasks
@@ -106,7 +113,7 @@ class Harness:
             items={record["id"]: (record["value"], 1.0) for record in records},
             aggregation="mean",
             higher_is_better=directions == {True},
-            protocol=_protocol(entry, tasks, records, self.battery.batch_size),
+            protocol=_protocol(entry, tasks, records, self.battery),
             chance=_chance(tasks, records),
         )
         return measurement, records
@@ -175,6 +182,13 @@ class LoadedModel(HFLM):  # type: ignore[misc]
             self.set_cache_hook(_Counter(advance))
             answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
             return answers
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Greedy text after each prompt, or as the task says."""
+        with progress(f"{self.title}: {requests[0].task_name}", len(requests), "texts") as advance:
+            self.set_cache_hook(_Counter(advance))
+            texts: list[str] = super().generate_until(requests, disable_tqdm=True)
+            return texts
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], *args: Any, **kwargs: Any
@@ -270,7 +284,7 @@ def _record(entry: TaskEntry, leaf: str, sample: dict[str, Any]) -> dict[str, An
 
 
 def _protocol(
-    entry: TaskEntry, tasks: Mapping[str, ConfigurableTask], records: list[dict[str, Any]], batch_size: int
+    entry: TaskEntry, tasks: Mapping[str, ConfigurableTask], records: list[dict[str, Any]], battery: Battery
 ) -> str:
     versions = sorted({str(task.VERSION) for task in tasks.values()})
     shots = sorted({task.config.num_fewshot for task in tasks.values()})
@@ -278,7 +292,8 @@ def _protocol(
     return (
         f"lm-eval {importlib.metadata.version('lm_eval')} hf; {entry.task} version {', '.join(versions)}; "
         f"{', '.join(map(str, shots))} shots; limit {entry.limit or 'none'}; filter {entry.filter}; "
-        f"batch {batch_size}; {len(records)} prompts {prompts}"
+        f"{'chat template; ' if battery.chat else ''}batch {battery.batch_size}; "
+        f"{len(records)} prompts {prompts}"
     )
 
 

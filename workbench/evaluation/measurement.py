@@ -95,10 +95,11 @@ def pool(by_seed: Mapping[int, Sequence[Measurement]]) -> list[Measurement]:
     """One measurement per key, of the items of all seeds, whose ids become "<seed>/<id>".
 
     Args:
-        by_seed: what the same variant scored under each seed; one seed alone stays as it is.
+        by_seed: what the same variant scored under each seed; one seed alone stays as it is. Questions and
+            texts may be those of another world, so protocols may differ: the pooled one names them all.
 
     Raises:
-        ValueError: the seeds do not measure the same, or not in the same way.
+        ValueError: the seeds do not measure the same, or aggregate it differently.
     """
     if len(by_seed) < 2:
         return [measurement for measurements in by_seed.values() for measurement in measurements]
@@ -112,11 +113,16 @@ def pool(by_seed: Mapping[int, Sequence[Measurement]]) -> list[Measurement]:
     for key, measurement in keyed[first].items():
         items: dict[str, tuple[float, float]] = {}
         for seed, found in keyed.items():
-            if replace(found[key], items={}) != replace(measurement, items={}):
+            if _kind(found[key]) != _kind(measurement):
                 raise ValueError(
                     f"{key}: seeds {first} and {seed} measure it differently: "
-                    f"{replace(measurement, items={})} and {replace(found[key], items={})}"
+                    f"{_kind(measurement)} and {_kind(found[key])}"
                 )
             items |= {f"{seed}/{name}": pair for name, pair in found[key].items.items()}
-        pooled.append(replace(measurement, items=items))
+        protocol = " | ".join(dict.fromkeys(found[key].protocol for found in keyed.values()))
+        pooled.append(replace(measurement, items=items, protocol=protocol))
     return pooled
+
+
+def _kind(measurement: Measurement) -> tuple[Aggregation, bool, float | None]:
+    return measurement.aggregation, measurement.higher_is_better, measurement.chance

@@ -52,7 +52,7 @@ def _perplexity_ratios(row: Row, rows: Mapping[str, Row]) -> list[float]:
     """The row's perplexities over the lowest that an ancestor had under the same protocol."""
     ratios = []
     for key, metric in row.metrics.items():
-        if not (key.startswith("language.") and key.endswith(".perplexity")) or metric.value is None:
+        if not key.endswith(".perplexity") or metric.value is None:
             continue
         known = [
             theirs.value

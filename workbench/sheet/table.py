@@ -103,7 +103,7 @@ def columns(sheet: Sheet) -> list[Column]:
 
 def _brief(metric: str, unit: Unit, alone: bool) -> str:
     aspect, task, name = wording.split(metric)
-    if aspect == "language":
+    if aspect == "language" or name in wording.OF_TEXTS:
         return f"{task} { {'perplexity': 'ppl', 'bits_per_byte': 'b/byte'}.get(name, name) }"
     return wording.subject(metric) + ("" if alone else f" {name}") + (" %" if unit == "share" else "")
 

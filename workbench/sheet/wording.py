@@ -7,6 +7,7 @@ from typing import Literal
 
 Unit = Literal["share", "bits", "ratio"]  # accuracy and the like; bits per byte; perplexity and all others
 
+OF_TEXTS = ("perplexity", "bits_per_byte")
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 _NOUNS = {"acc": "accuracy", "acc_norm": "length-normalised accuracy", "bits_per_byte": "bits per byte"}
@@ -29,7 +30,7 @@ def subject(metric: str) -> str:
     """On what it is measured, such as "retained facts" or "dutch text"."""
     aspect, task, name = split(metric)
     words = task.replace("_", " ")
-    if aspect == "language" or name in ("perplexity", "bits_per_byte"):
+    if aspect == "language" or name in OF_TEXTS:
         return f"{words} text"
     return words if aspect == "safety" or words.startswith(aspect) else f"{aspect} {words}"
 

@@ -110,6 +110,21 @@ def test_other_questions_are_another_protocol(battery: MakeBattery) -> None:
     assert len(protocols) == 4
 
 
+def test_a_chat_battery_asks_through_the_template_and_says_so(
+    battery: MakeBattery, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    asked: dict[bool, list[str]] = {}
+    protocols = {}
+    for chat in (False, True):
+        harness = Harness(battery(tasks=[ANIMALS], chat=chat), {"seed": 1})
+        loaded = LoadedModel(model, tokenizer, 8, "m")
+        found, records = harness.ask(harness.battery.tasks[0], loaded)
+        asked[chat] = [str(record["prompt_hash"]) for record in records]
+        protocols[chat] = found.protocol
+    assert asked[True] != asked[False]
+    assert "chat template" in protocols[True] and "chat template" not in protocols[False]
+
+
 def test_a_finished_task_is_not_asked_again(
     battery: MakeBattery,
     model: LlamaForCausalLM,

@@ -74,7 +74,6 @@ def test_one_seed_alone_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ([replace(FACTS, protocol="q")], "measure it differently"),
         ([replace(FACTS, aggregation="perplexity")], "measure it differently"),
         ([replace(FACTS, higher_is_better=False)], "measure it differently"),
         ([replace(FACTS, task="people")], "do not measure the same: only one has new.facts.acc, new.p"),
