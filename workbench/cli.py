@@ -81,10 +81,13 @@ def plan(options: argparse.Namespace) -> int:
     loaded = _load(options)
     from workbench.run import forecast
     from workbench.run.walk import make_jobs, run_name
+    from workbench.stages.train import processes_command
     from workbench.storage import Store
 
     forecasts = forecast.forecast(make_jobs(loaded.recipe, Store(options.runs / ".store")), probe=True)
-    out.print(forecast.table(forecasts))
+    out.print(forecast.table(forecasts, loaded.recipe.replicates))
+    if words := processes_command(loaded.recipe.engine):
+        out.print("each training is started by:", shlex.join(words), highlight=False, soft_wrap=True)
     forecast.refuse(forecasts, options.runs / run_name(loaded))
     return 0
 

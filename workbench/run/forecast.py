@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from rich import box
 from rich.table import Table
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
@@ -83,22 +84,24 @@ def refuse(forecasts: list[Forecast], folder: Path) -> None:
         )
 
 
-def table(forecasts: list[Forecast]) -> Table:
-    """The forecast for people, one line per variant and a line of totals."""
+def table(forecasts: list[Forecast], seeds: int) -> Table:
+    """The forecast for people, one line per variant and a line of totals; all of it once a seed."""
     shown = Table(
-        title="forecast", caption="time from a short probe on this machine; - where none was possible"
+        box=box.SIMPLE,
+        title="forecast" if seeds == 1 else f"forecast of one of {seeds} seeds",
+        caption="time from a short probe on this machine; - where none was possible",
     )
     for column in ("variant", "stage"):
-        shown.add_column(column)
+        shown.add_column(column, no_wrap=True)
     for column in ("parameters", "trained", "tokens", "memory", "disk", "time"):
-        shown.add_column(column, justify="right")
+        shown.add_column(column, justify="right", no_wrap=True)
     for f in forecasts:
         shown.add_row(
             f.variant,
             f.kind,
-            f"{f.parameters:,}",
-            f"{f.trainable:,}" if f.trainable else "",
-            f"{f.tokens:,}",
+            _short(f.parameters),
+            _short(f.trainable),
+            _short(f.tokens),
             _size(f.memory_bytes),
             _size(f.disk_bytes),
             _duration(f.seconds),
@@ -110,7 +113,7 @@ def table(forecasts: list[Forecast]) -> Table:
         "",
         "",
         "",
-        f"{sum(f.tokens for f in forecasts):,}",
+        _short(sum(f.tokens for f in forecasts)),
         _size(max(f.memory_bytes for f in forecasts)),
         _size(sum(f.disk_bytes for f in forecasts)),
         _duration(sum(seconds)) + ("" if len(seconds) == len(forecasts) else " +"),
@@ -240,6 +243,14 @@ def _device_memory() -> tuple[int, str]:
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(0).total_memory, torch.cuda.get_device_name(0)
     return psutil.virtual_memory().total, "this machine"
+
+
+def _short(count: int) -> str:
+    """A number to three digits, such as "8.03 B"; nothing for none."""
+    for unit, scale in ((" B", 1e9), (" M", 1e6), (" K", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.3g}{unit}"
+    return str(count or "")
 
 
 def _size(count: float) -> str:

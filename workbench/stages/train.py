@@ -16,13 +16,14 @@ import torch
 from workbench import evaluation, models, storage, training
 from workbench.data import Mixture, TokenFile
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import Cpt, Pretrain, Recipe
+from workbench.recipe.schema import Cpt, Engine, Pretrain, Recipe
 from workbench.retention import control_llm
 from workbench.stages import evaluate, method, prepare
 from workbench.stages.job import Job
 from workbench.stages.measure import measured
 from workbench.stages.result import StageResult
 
+PROGRAM, REQUEST = ("-m", "workbench.stages.train"), "request.json"
 PROBE_DOCUMENTS = 64
 SHARE_STEPS = 4  # batches over which the mean share of a Control LLM's copies is taken
 
@@ -54,9 +55,17 @@ def build(job: Job, out: Path) -> None:
     if job.recipe.engine.processes == 1:
         execute(request)
     else:
-        path = out / "request.json"
-        storage.write_json(path, request)
-        training.launch(["-m", "workbench.stages.train", str(path)], job.recipe.engine)
+        storage.write_json(out / REQUEST, request)
+        training.launch([*PROGRAM, str(out / REQUEST)], job.recipe.engine)
+
+
+def processes_command(engine: Engine) -> list[str]:
+    """What starts the processes of a training, for people to look at; nothing where there is only one.
+
+    Raises:
+        RecipeError: the hostfile does not fit the recipe.
+    """
+    return training.command([*PROGRAM, REQUEST], engine) if engine.processes > 1 else []
 
 
 def execute(request: dict[str, Any]) -> None:
