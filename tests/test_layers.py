@@ -36,7 +36,10 @@ TESTED_IN = {
     ),
     "workbench/errors.py": "tests/workbench/recipe/test_check.py",
     "workbench/recipe/grammar.py": "tests/workbench/recipe/test_loading.py",
-    "workbench/recipe/schema.py": "tests/workbench/recipe/test_validation.py",
+    **dict.fromkeys(
+        (f"workbench/recipe/{name}.py" for name in ("inputs", "methods", "schema", "section")),
+        "tests/workbench/recipe/test_validation.py",
+    ),
     "workbench/recipe/__main__.py": "tests/workbench/recipe/test_check.py",
 }
 

@@ -51,7 +51,9 @@ def make_mixture() -> Any:
 def contend(contender: str, steps: int, divergence: str) -> dict[str, Any]:
     """Train for some steps; when each began, and what it took."""
     from workbench import models, training
-    from workbench.recipe.schema import ControlLlm, Engine, NewModel, TrainingStage
+    from workbench.recipe.inputs import NewModel
+    from workbench.recipe.methods import ControlLlm
+    from workbench.recipe.schema import Engine, TrainingStage
     from workbench.retention import control_llm
 
     section = NewModel(

@@ -122,7 +122,8 @@ def needed_flops(model: Any, length: int) -> float:
 def run_control_llm(options: argparse.Namespace, stamp: Callable[[], None]) -> Any:
     """Train copies beside frozen blocks through the workbench's loop."""
     from workbench import models, training
-    from workbench.recipe.schema import ControlLlm, Engine, TrainingStage
+    from workbench.recipe.methods import ControlLlm
+    from workbench.recipe.schema import Engine, TrainingStage
     from workbench.retention import control_llm
 
     settings = ControlLlm(blocks=BLOCKS)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from workbench import models
-from workbench.recipe.schema import ControlLlm
+from workbench.recipe.methods import ControlLlm
 from workbench.retention import control_llm
 from workbench.training.throughput import flops_per_token
 

@@ -36,7 +36,7 @@ LAYERS, HIDDEN, INTERMEDIATE, HEADS, KV_HEADS = 5, 128, 352, 4, 2
 
 def make_model() -> Any:
     from workbench import models
-    from workbench.recipe.schema import NewModel
+    from workbench.recipe.inputs import NewModel
 
     section = NewModel(
         vocab_size=VOCABULARY,

@@ -17,7 +17,7 @@ from typing import Any
 
 from workbench import storage
 from workbench.errors import DataError
-from workbench.recipe.schema import Source
+from workbench.recipe.inputs import Source
 
 Render = Callable[[str, str], str]  # a user turn and an assistant turn to the text of a document
 

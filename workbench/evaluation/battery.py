@@ -20,7 +20,8 @@ from pydantic import Field, model_validator
 from workbench import recipe
 from workbench.errors import RecipeError
 from workbench.recipe.grammar import nearest
-from workbench.recipe.schema import Count, Section, Source
+from workbench.recipe.inputs import Source
+from workbench.recipe.section import Count, Section
 
 EVALS = Path(__file__).resolve().parents[2] / "evals"
 KINDS = {".yaml", ".py"}

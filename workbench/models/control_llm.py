@@ -36,7 +36,7 @@ from workbench.models.expansion import (
     stacked,
 )
 from workbench.models.interpolators import CHOOSING, INTERPOLATORS, Interpolator
-from workbench.recipe.schema import ControlLlm
+from workbench.recipe.methods import ControlLlm
 
 
 @strict  # collects the validators, that which is overridden below among them

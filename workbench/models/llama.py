@@ -6,7 +6,7 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from workbench.models.tokenizer import BEGIN, END, END_OF_TURN, PAD, SPECIAL_TOKENS
-from workbench.recipe.schema import NewModel
+from workbench.recipe.inputs import NewModel
 
 TOKEN_ID = {token: number for number, token in enumerate(SPECIAL_TOKENS)}
 

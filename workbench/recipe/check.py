@@ -15,16 +15,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from workbench.recipe.document import KeyPath, dig
 from workbench.recipe.grammar import meant, nearest
+from workbench.recipe.inputs import Model
+from workbench.recipe.methods import Calibration
 from workbench.recipe.naming import Said, Variant, trace
 from workbench.recipe.schema import (
-    Calibration,
     Cpt,
     Engine,
     Evaluate,
     Load,
     Merge,
     MergeBack,
-    Model,
     Pretrain,
     Quantize,
     Stage,

@@ -13,18 +13,9 @@ from dataclasses import dataclass
 from workbench.errors import RecipeError
 from workbench.recipe.document import KeyPath
 from workbench.recipe.grammar import meant, nearest
-from workbench.recipe.schema import (
-    Cpt,
-    Load,
-    Merge,
-    MergeAlgorithm,
-    MergeBack,
-    Model,
-    Pretrain,
-    Quantize,
-    Recipe,
-    Stage,
-)
+from workbench.recipe.inputs import Model
+from workbench.recipe.methods import MergeAlgorithm
+from workbench.recipe.schema import Cpt, Load, Merge, MergeBack, Pretrain, Quantize, Recipe, Stage
 
 Said = list[tuple[KeyPath, str]]
 

@@ -31,7 +31,7 @@ from workbench import models
 from workbench.data import Batch, attention_mask
 from workbench.errors import ModelError
 from workbench.models.interpolators import Interpolator
-from workbench.recipe.schema import ControlLlm
+from workbench.recipe.methods import ControlLlm
 
 
 def freeze(model: PreTrainedModel, settings: ControlLlm) -> None:

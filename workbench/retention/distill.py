@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from workbench.data import NO_TARGET, Batch, attention_mask
-from workbench.recipe.schema import Distill
+from workbench.recipe.methods import Distill
 from workbench.training import Penalty, in_pieces
 
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from workbench.data import Batch, attention_mask
 from workbench.progress import progress
-from workbench.recipe.schema import Ewc
+from workbench.recipe.methods import Ewc
 from workbench.training import Anchor, is_first_process, processes, summed_cross_entropy
 
 

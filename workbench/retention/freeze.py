@@ -8,7 +8,7 @@ import fnmatch
 from torch import nn
 
 from workbench.errors import ModelError
-from workbench.recipe.schema import Freeze
+from workbench.recipe.methods import Freeze
 
 
 def freeze(model: nn.Module, settings: Freeze) -> int:

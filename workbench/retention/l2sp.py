@@ -5,7 +5,7 @@ The penalty is lambda/2 |theta - theta_0|^2 over all weights that are trained.
 
 from __future__ import annotations
 
-from workbench.recipe.schema import L2sp
+from workbench.recipe.methods import L2sp
 from workbench.training import Anchor
 
 

@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
 from workbench import models
-from workbench.recipe.schema import Lora
+from workbench.recipe.methods import Lora
 
 
 def wrap(model: PreTrainedModel, settings: Lora, seed: int) -> Callable[[PreTrainedModel], PreTrainedModel]:

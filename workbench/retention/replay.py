@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from workbench.recipe.schema import Replay
+from workbench.recipe.methods import Replay
 
 
 def mixture(new: Mapping[str, float], replay: Replay) -> dict[str, float]:

@@ -24,7 +24,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from workbench import data, models
 from workbench.errors import ModelError, RunError
 from workbench.quantization import check_group_size, linear_shapes, stored_bits
-from workbench.recipe.schema import Cpt, Engine, Model, Pretrain, Quantize, TrainingStage
+from workbench.recipe.inputs import Model
+from workbench.recipe.schema import Cpt, Engine, Pretrain, Quantize, TrainingStage
 from workbench.stages.blueprint import architecture, in_training
 from workbench.stages.job import Job
 
@@ -88,6 +89,8 @@ def table(forecasts: list[Forecast], seeds: int) -> Table:
     """The forecast for people, one line per variant and a line of totals; all of it once a seed."""
     shown = Table(
         box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
         title="forecast" if seeds == 1 else f"forecast of one of {seeds} seeds",
         caption="time from a short probe on this machine; - where none was possible",
     )

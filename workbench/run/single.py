@@ -13,8 +13,9 @@ from workbench import evaluation, models, sheet
 from workbench.errors import RunError
 from workbench.evaluation import Measurement
 from workbench.quantization.export.dense import densify
+from workbench.recipe.inputs import Model
 from workbench.recipe.loading import Loaded, resolved
-from workbench.recipe.schema import Evaluate, Model, Recipe
+from workbench.recipe.schema import Evaluate, Recipe
 from workbench.sheet import RowInput
 
 

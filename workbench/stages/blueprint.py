@@ -6,7 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from workbench import models
-from workbench.recipe.schema import ControlLlm, Cpt, LlamaPro
+from workbench.recipe.methods import ControlLlm, LlamaPro
+from workbench.recipe.schema import Cpt
 from workbench.retention import control_llm, freeze, llama_pro, lora
 from workbench.stages.job import Job, expansion
 

@@ -14,19 +14,9 @@ from typing import Any
 
 from workbench import data, storage
 from workbench.recipe import Variant
-from workbench.recipe.schema import (
-    ControlLlm,
-    Cpt,
-    LlamaPro,
-    Merge,
-    MergeBack,
-    Model,
-    Pretrain,
-    Quantize,
-    Recipe,
-    Source,
-    TrainingStage,
-)
+from workbench.recipe.inputs import Model, Source
+from workbench.recipe.methods import ControlLlm, LlamaPro
+from workbench.recipe.schema import Cpt, Merge, MergeBack, Pretrain, Quantize, Recipe, TrainingStage
 from workbench.retention import replay
 from workbench.storage import Store
 

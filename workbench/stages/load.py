@@ -8,7 +8,7 @@ import torch
 
 from workbench import data, models
 from workbench.errors import ModelError
-from workbench.recipe.schema import Model
+from workbench.recipe.inputs import Model
 from workbench.stages.job import Job
 from workbench.stages.measure import measured
 from workbench.stages.result import StageResult

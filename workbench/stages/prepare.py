@@ -9,7 +9,8 @@ from pathlib import Path
 
 from workbench import data, miniworld, models, storage
 from workbench.data import TokenFile
-from workbench.recipe.schema import Recipe, Source
+from workbench.recipe.inputs import Source
+from workbench.recipe.schema import Recipe
 from workbench.stages.job import VERSIONS, source_identity
 from workbench.storage import Store
 

@@ -16,12 +16,8 @@ from workbench.training.log import MetricsLog
 
 Probe = Callable[[PreTrainedModel], dict[str, float]]
 
-EARLY = (
-    1,
-    2,
-    4,
-    8,
-)  # percent of the steps, where the stability gap opens (De Lange et al., arXiv 2205.13452)
+# Percent of the steps, where the stability gap opens (De Lange et al., arXiv 2205.13452).
+EARLY = (1, 2, 4, 8)
 
 
 def probe_steps(steps: int, every: int) -> list[int]:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from workbench import models
 from workbench.data import documents, identity, render, write_tokens
 from workbench.errors import DataError
-from workbench.recipe.schema import Source
+from workbench.recipe.inputs import Source
 
 EXCHANGES = [("2 + 2?", "Four."), ("¿Y 3 por 3?", "  Nueve: $\\boxed{9}$ 🎉\n"), (" ", "")]
 CHAT = {"prompt": "problem", "response": "solution"}

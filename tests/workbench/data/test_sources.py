@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from workbench.data import documents, held, identity, resolve
 from workbench.errors import DataError
-from workbench.recipe.schema import Source
+from workbench.recipe.inputs import Source
 
 
 def _read(path: Path, **settings: Any) -> list[str]:

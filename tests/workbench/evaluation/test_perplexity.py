@@ -14,7 +14,7 @@ from workbench.data import TokenFile
 from workbench.errors import DataError, NumericsError
 from workbench.evaluation.battery import TextEntry
 from workbench.evaluation.perplexity import perplexity
-from workbench.recipe.schema import Source
+from workbench.recipe.inputs import Source
 
 
 def entry(length: int, windows: int | None = None) -> TextEntry:

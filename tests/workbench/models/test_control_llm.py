@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaF
 from workbench import models, quantization
 from workbench.errors import ModelError, NumericsError
 from workbench.models.interpolators import INTERPOLATORS
-from workbench.recipe.schema import ControlLlm, Quantize
+from workbench.recipe.methods import ControlLlm
+from workbench.recipe.schema import Quantize
 
 TOKENS = torch.randint(0, 97, (2, 10), generator=torch.Generator().manual_seed(5))
 LLAMA_3_8B = LlamaConfig(

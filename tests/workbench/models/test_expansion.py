@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from workbench import models
 from workbench.errors import ModelError
 from workbench.models.expansion import layout
-from workbench.recipe.schema import ControlLlm
+from workbench.recipe.methods import ControlLlm
 
 TOKENS = torch.arange(24).reshape(2, 12)
 

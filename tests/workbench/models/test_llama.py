@@ -6,7 +6,7 @@ import torch
 
 from workbench import models
 from workbench.models.tokenizer import SPECIAL_TOKENS
-from workbench.recipe.schema import NewModel
+from workbench.recipe.inputs import NewModel
 
 SECTION = NewModel(
     vocab_size=300,

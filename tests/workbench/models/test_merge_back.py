@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from workbench import models
 from workbench.errors import ModelError
 from workbench.models.interpolators import INTERPOLATORS
-from workbench.recipe.schema import ControlLlm
+from workbench.recipe.methods import ControlLlm
 
 TOKENS = torch.arange(20).reshape(2, 10)
 MERGEABLE = sorted(set(INTERPOLATORS) - {"prog"})

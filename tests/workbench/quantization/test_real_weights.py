@@ -17,7 +17,8 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from workbench import models, quantization
-from workbench.recipe.schema import QuantizationMethod, Quantize
+from workbench.recipe.methods import QuantizationMethod
+from workbench.recipe.schema import Quantize
 
 # Nats per token on grimm_en.txt of checkpoints that gptqmodel 7.6.0 made of babyllama-0.9M with the same
 # calibration tokens, symmetric, group 32 (oracles/README.md of the shared data).

@@ -17,7 +17,8 @@ from workbench.quantization import AffineLinear, Report
 from workbench.quantization.calibration import capture, hessians, propagate
 from workbench.quantization.grid import Grid
 from workbench.quantization.methods import METHODS, gptq, rtn
-from workbench.recipe.schema import Gptq, QuantizationMethod, Quantize
+from workbench.recipe.methods import Gptq, QuantizationMethod
+from workbench.recipe.schema import Quantize
 
 
 @pytest.fixture

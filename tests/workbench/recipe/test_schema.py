@@ -3,7 +3,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from workbench.recipe.schema import Calibration, Cpt, Quantize, Replay, Schedule, Source
+from workbench.recipe.inputs import Source
+from workbench.recipe.methods import Calibration, Replay
+from workbench.recipe.schema import Cpt, Quantize, Schedule
 
 TRAINING: dict[str, Any] = {
     "kind": "cpt",

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from workbench import models, training
-from workbench.recipe.schema import ControlLlm, Engine
+from workbench.recipe.methods import ControlLlm
+from workbench.recipe.schema import Engine
 from workbench.retention import control_llm
 
 SETTINGS = ControlLlm(blocks=2, interpolator="dlerp", learn_factor=True, alpha="interpolation")

@@ -18,7 +18,8 @@ from workbench import models
 from workbench.data import Batch
 from workbench.errors import ModelError
 from workbench.models.interpolators import INTERPOLATORS
-from workbench.recipe.schema import ControlLlm, Engine
+from workbench.recipe.methods import ControlLlm
+from workbench.recipe.schema import Engine
 from workbench.retention import control_llm
 from workbench.training import launch
 

@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM
 
 from workbench import data
 from workbench.data import Batch, Window
-from workbench.recipe.schema import Distill
+from workbench.recipe.methods import Distill
 from workbench.retention import distill
 
 

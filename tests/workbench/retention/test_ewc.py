@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 
 from workbench import data
 from workbench.data import Batch, Window
-from workbench.recipe.schema import Ewc
+from workbench.recipe.methods import Ewc
 from workbench.retention import ewc
 
 

@@ -8,7 +8,7 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from workbench.errors import ModelError
-from workbench.recipe.schema import Freeze
+from workbench.recipe.methods import Freeze
 from workbench.retention import freeze
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workbench.recipe.schema import L2sp
+from workbench.recipe.methods import L2sp
 from workbench.retention import l2sp
 
 

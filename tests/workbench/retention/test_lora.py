@@ -12,7 +12,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 from workbench import models, training
-from workbench.recipe.schema import Engine, Lora
+from workbench.recipe.methods import Lora
+from workbench.recipe.schema import Engine
 from workbench.retention import lora
 
 TOKENS = torch.arange(3, 23).reshape(2, 10)

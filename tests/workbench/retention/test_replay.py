@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workbench.recipe.schema import Replay
+from workbench.recipe.methods import Replay
 from workbench.retention import replay
 
 

@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
 
 from workbench import data, models, training
-from workbench.recipe.schema import Engine, NewModel, TrainingStage
+from workbench.recipe.inputs import NewModel
+from workbench.recipe.schema import Engine, TrainingStage
 
 STEPS, BATCH, LENGTH = 6, 8, 32
 SOURCES = {"short": 0.5, "long": 0.5}

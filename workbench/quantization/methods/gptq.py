@@ -20,7 +20,7 @@ from torch import Tensor
 from workbench.errors import NumericsError
 from workbench.quantization.formats.affine import AffineWeight
 from workbench.quantization.grid import Grid, decode, encode, fit
-from workbench.recipe.schema import Gptq
+from workbench.recipe.methods import Gptq
 
 
 def quantize(weight: Tensor, hessian: Tensor, cfg: Gptq, grid: Grid) -> AffineWeight:

@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workbench.errors import ModelError
-from workbench.recipe.schema import Merge, MergeAlgorithm
+from workbench.recipe.methods import MergeAlgorithm
+from workbench.recipe.schema import Merge
 from workbench.retention.merging import dare, linear, slerp, ties
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from workbench.errors import NumericsError
 from workbench.quantization.grid import Grid
 from workbench.quantization.methods import gptq, rtn
-from workbench.recipe.schema import Gptq
+from workbench.recipe.methods import Gptq
 
 OUT, IN = 24, 96
 OPTIONS: list[dict[str, Any]] = [

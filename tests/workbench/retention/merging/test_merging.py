@@ -11,7 +11,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 from workbench.errors import ModelError
-from workbench.recipe.schema import Merge, MergeAlgorithm
+from workbench.recipe.methods import MergeAlgorithm
+from workbench.recipe.schema import Merge
 from workbench.retention import merging
 
 SETTINGS = Merge(kind="merge", weights=[0.5])

@@ -1,0 +1,123 @@
+"""What a run starts with: the model, and named sources of text."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from workbench.recipe.section import Count, Index, Section
+
+
+def _exactly_one(section: Section, *keys: str) -> None:
+    given = [key for key in keys if getattr(section, key) is not None]
+    if len(given) != 1:
+        raise ValueError(f"needs exactly one of {', '.join(keys)}; found {' and '.join(given) or 'none'}")
+
+
+class NewModel(Section):
+    """A LLaMA-3 architecture with random weights and a byte-level BPE tokenizer of its own."""
+
+    vocab_size: Count = Field(description="tokens in the vocabulary, special tokens included")
+    hidden_size: Count
+    intermediate_size: Count = Field(description="width of the SwiGLU hidden layer")
+    layers: Count
+    heads: Count = Field(description="query heads; must divide hidden_size")
+    kv_heads: Count = Field(description="key and value heads (grouped-query attention); must divide heads")
+    context: Count = Field(description="longest sequence in tokens")
+    rope_theta: float = Field(default=500_000.0, gt=0)
+    tie_embeddings: bool = True
+    tokenizer_sources: tuple[str, ...] = Field(
+        min_length=1, description="data sources the tokenizer is trained on"
+    )
+
+    @model_validator(mode="after")
+    def _divides(self) -> NewModel:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"heads {self.heads} does not divide hidden_size {self.hidden_size}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
+        return self
+
+
+class Model(Section):
+    """Where the run starts: a folder, a hub id with a pinned revision, or a new model."""
+
+    path: str | None = Field(
+        default=None, description="a Hugging Face folder; may begin with $WORKBENCH_DATA"
+    )
+    hub: str | None = Field(default=None, description="a model id on the Hugging Face hub")
+    revision: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{40}$", description="commit of the hub model"
+    )
+    new: NewModel | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="dtype in memory")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Model:
+        _exactly_one(self, "path", "hub", "new")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("hub and revision go together: pin the 40-digit commit of the hub model")
+        return self
+
+
+class Chat(Section):
+    """A document is one exchange: the chat template around a user turn and an assistant turn."""
+
+    prompt: str = Field(description="the key that holds the user's turn in jsonl, parquet and hub rows")
+    response: str = Field(description="the key that holds the assistant's turn")
+
+
+class Source(Section):
+    """A named body of text: built in, local, or a hub data set with a pinned revision."""
+
+    miniworld: Literal["base", "base_heldout", "new", "new_heldout"] | None = Field(
+        default=None, description="a corpus of the built-in miniature world, generated from the recipe's seed"
+    )
+    path: str | None = Field(
+        default=None,
+        description="a .txt, .jsonl or .parquet file or a folder of them; may begin with $WORKBENCH_DATA",
+    )
+    hub: str | None = Field(default=None, description="a data set id on the Hugging Face hub")
+    revision: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{40}$", description="commit of the hub data set"
+    )
+    subset: str | None = Field(default=None, description="configuration name of the hub data set")
+    split: str | None = Field(default=None, description="split of the hub data set")
+    field: str = Field(
+        default="text", description="the key that holds the text in jsonl, parquet and hub rows"
+    )
+    document: Literal["paragraph", "line", "file"] = Field(
+        default="paragraph",
+        description="what one document is in a .txt file; paragraphs are parted by blank lines. "
+        "file also joins the rows of a hub data set by blank lines, as published perplexities do",
+    )
+    chat: Chat | None = Field(
+        default=None,
+        description="take exchanges instead of texts, told by the chat template of the model's tokenizer",
+    )
+    documents: tuple[Index, Index] | None = Field(
+        default=None,
+        description="use only documents start..stop-1 of the source, so that text can be held out",
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Source:
+        _exactly_one(self, "miniworld", "path", "hub")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("hub and revision go together: pin the 40-digit commit of the hub data set")
+        if self.documents and self.documents[0] >= self.documents[1]:
+            raise ValueError(
+                f"documents {list(self.documents)} is not a range: write [start, stop] with start below stop"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _exchanges(self) -> Source:
+        if self.chat is None:
+            return self
+        if self.miniworld or (self.path or "").endswith(".txt"):
+            raise ValueError("chat reads rows of .jsonl, .parquet or the hub; this source has none")
+        if unused := sorted({"field", "document"} & self.model_fields_set):
+            raise ValueError(f"chat names the keys that are read: leave out {' and '.join(unused)}")
+        return self
