@@ -94,14 +94,12 @@ def table(forecasts: list[Forecast], seeds: int) -> Table:
         title="forecast" if seeds == 1 else f"forecast of one of {seeds} seeds",
         caption="time from a short probe on this machine; - where none was possible",
     )
-    for column in ("variant", "stage"):
-        shown.add_column(column, no_wrap=True)
-    for column in ("parameters", "trained", "tokens", "memory", "disk", "time"):
+    shown.add_column("variant", no_wrap=True)
+    for column in ("weights", "trained", "tokens", "memory", "disk", "time"):
         shown.add_column(column, justify="right", no_wrap=True)
     for f in forecasts:
         shown.add_row(
             f.variant,
-            f.kind,
             _short(f.parameters),
             _short(f.trainable),
             _short(f.tokens),
@@ -113,7 +111,6 @@ def table(forecasts: list[Forecast], seeds: int) -> Table:
     shown.add_section()
     shown.add_row(
         "all",
-        "",
         "",
         "",
         _short(sum(f.tokens for f in forecasts)),
@@ -249,8 +246,8 @@ def _device_memory() -> tuple[int, str]:
 
 
 def _short(count: int) -> str:
-    """A number to three digits, such as "8.03 B"; nothing for none."""
-    for unit, scale in ((" B", 1e9), (" M", 1e6), (" K", 1e3)):
+    """A number to three digits, such as "8.03B"; nothing for none."""
+    for unit, scale in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
         if count >= scale:
             return f"{count / scale:.3g}{unit}"
     return str(count or "")
