@@ -48,14 +48,16 @@ def test_zero_shards_the_state_as_its_paper_says() -> None:
         micro_batch_size=1,
     )
     config = forecast.configuration(recipe.load(RECIPES / "quickstart.yaml").recipe.model)
-    per_parameter = {
-        zero: forecast.training_memory(
-            10**12, config, stage, Engine(zero_stage=zero, processes=8, precision="bfloat16")
-        )
-        / 10**12
-        for zero in (0, 1, 2, 3)
-    }
-    assert per_parameter == pytest.approx({0: 16.0, 1: 4 + 12 / 8, 2: 2 + 14 / 8, 3: 2.0}, rel=1e-6)
+
+    def per_parameter(trainable: int) -> dict[int, float]:
+        engines = {zero: Engine(zero_stage=zero, processes=8, precision="bfloat16") for zero in (0, 1, 2, 3)}
+        return {
+            zero: forecast.training_memory(10**12, trainable, config, stage, engine) / 10**12
+            for zero, engine in engines.items()
+        }
+
+    assert per_parameter(0) == pytest.approx({0: 2.0, 1: 2.0, 2: 2.0, 3: 2 / 8}, rel=1e-6)
+    assert per_parameter(10**12) == pytest.approx({0: 16.0, 1: 4 + 12 / 8, 2: 2 + 14 / 8, 3: 2.0}, rel=1e-6)
 
 
 def test_a_group_size_that_does_not_divide_is_refused_before_the_run(tmp_path: Path) -> None:
