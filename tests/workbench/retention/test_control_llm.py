@@ -64,21 +64,21 @@ def trained(model: torch.nn.Module) -> set[str]:
 @pytest.mark.parametrize(
     ("settings", "of_interpolators"),
     [
-        ({}, set()),
-        ({"learn_factor": True}, {"factor"}),
-        ({"interpolator": "slerp"}, set()),
-        ({"interpolator": "dlerp"}, {"linear"}),
-        ({"interpolator": "dlerpin", "learn_factor": True}, {"linear", "factor"}),
-        ({"interpolator": "moe"}, set()),
-        ({"interpolator": "moe", "alpha": "interpolation"}, {"linear", "bias"}),
-        ({"interpolator": "prog", "divergence": "none"}, {"linear"}),
-        ({"interpolator": "proj"}, {"linear"}),
-        ({"interpolator": "proj", "divergence": "none"}, set()),
+        ({}, ()),
+        ({"learn_factor": True}, ("factor",)),
+        ({"interpolator": "slerp"}, ()),
+        ({"interpolator": "dlerp"}, ("linear",)),
+        ({"interpolator": "dlerpin", "learn_factor": True}, ("linear", "factor")),
+        ({"interpolator": "moe"}, ()),
+        ({"interpolator": "moe", "alpha": "interpolation"}, ("linear", "bias")),
+        ({"interpolator": "prog", "divergence": "none"}, ("linear",)),
+        ({"interpolator": "proj"}, ("linear",)),
+        ({"interpolator": "proj", "divergence": "none"}, ()),
     ],
     ids=str,
 )
 def test_what_is_trained_is_what_gets_a_gradient(
-    settings: dict[str, Any], of_interpolators: set[str]
+    settings: dict[str, Any], of_interpolators: tuple[str, ...]
 ) -> None:
     chosen = section(**settings)
     model = prepared(chosen)
