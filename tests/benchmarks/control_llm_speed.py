@@ -30,7 +30,7 @@ from typing import Any
 CONTENDERS = ("full", "control-llm")
 BATCH, LENGTH, WARMUP = 8, 128, 2
 # Of LLaMA-3-8B's proportions: layers, 3.5 times as wide inside, 4 query heads to a key-value head.
-LAYERS, HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY = 32, 128, 448, 4, 1, 512
+LAYERS, HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY = 32, 256, 896, 4, 1, 512
 BLOCKS = 8
 
 # Wall time on a busy machine measures its neighbours; BENCHMARK_CLOCK=cpu, with OMP_NUM_THREADS=1, does not.
