@@ -193,3 +193,18 @@ def test_a_disk_that_fills_up_during_the_run(
     setting.runs = tiny_disk / "runs"
     (tiny_disk / "ballast").write_bytes(bytes(240_000))
     setting.refuses("the weights could not be written", "No space left", "make room")
+
+
+def test_overrides_switch_the_expected_ranges_off(
+    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "hoped.yaml"
+    recipe.write_text(
+        f"name: hoped\ndescription: a range that is never met\nmodel: {{path: {tiny_model_folder}}}\n"
+        "evaluate: {battery: miniworld}\nexpect: {base.retained.facts.acc: [1.0, 1.0]}\n"
+    )
+    for arguments, expected in ((("--set", "seed=2"), 0), ((), 3)):
+        with pytest.raises(SystemExit) as left:
+            cli.main(["--runs", str(tmp_path / "runs"), "run", str(recipe), *arguments])
+        assert int(left.value.code or 0) == expected
+        assert "missed: base.retained.facts.acc" in capsys.readouterr().err
