@@ -34,12 +34,18 @@ TESTED_IN = {
         ),
         "tests/workbench/run/test_retention.py",
     ),
+    "workbench/stages/vocabulary.py": "tests/workbench/run/test_vocabulary.py",
     "workbench/errors.py": "tests/workbench/recipe/test_check.py",
+    "workbench/recipe/curricula.py": "tests/workbench/recipe/test_check_curricula.py",
     "workbench/recipe/grammar.py": "tests/workbench/recipe/test_loading.py",
+    "workbench/recipe/training.py": "tests/workbench/training/test_schedule.py",
+    "workbench/stages/curriculum.py": "tests/workbench/run/test_batch.py",
     **dict.fromkeys(
         (f"workbench/recipe/{name}.py" for name in ("inputs", "methods", "schema", "section")),
         "tests/workbench/recipe/test_validation.py",
     ),
+    "workbench/data/prepared.py": "tests/workbench/data/test_preparation.py",
+    "workbench/recipe/preparation.py": "tests/workbench/recipe/test_check_preparation.py",
     "workbench/recipe/__main__.py": "tests/workbench/recipe/test_check.py",
 }
 

@@ -79,7 +79,7 @@ def _walk(loaded: recipe.Loaded, runs: Path, command: str) -> int:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Forecast a recipe; run nothing."""
+    """Forecast a recipe; run nothing, but for the small runs of --probe."""
     loaded = _load(options)
     from workbench.run import forecast
     from workbench.run.walk import make_jobs, run_name
@@ -91,6 +91,12 @@ def plan(options: argparse.Namespace) -> int:
     if words := processes_command(loaded.recipe.engine):
         out.print("each training is started by:", shlex.join(words), highlight=False, soft_wrap=True)
     forecast.refuse(forecasts, options.runs / run_name(loaded))
+    if options.probe:
+        from workbench.run import worth
+
+        found = worth.probe(loaded.recipe, Store(options.runs / ".store"))
+        out.print(*worth.tables(found), sep="\n")
+        out.print(worth.sentence(found), highlight=False)
     return 0
 
 
@@ -117,6 +123,16 @@ def compare(options: argparse.Namespace) -> int:
 
     out.print(compare_runs(options.first, options.second))
     return 0
+
+
+def batch(options: argparse.Namespace) -> int:
+    """Show the documents in one batch of a training."""
+    from workbench.run.batch import rebuild, table
+
+    rebuilt = rebuild(options.run, options.step, options.variant)
+    out.print(table(rebuilt))
+    out.print(rebuilt.verdict, highlight=False, soft_wrap=True)
+    return 0 if rebuilt.logged in (None, rebuilt.digest) else 2
 
 
 def list_all(options: argparse.Namespace) -> int:
@@ -178,6 +194,12 @@ def _parser() -> argparse.ArgumentParser:
         with_recipe = add(name, command)
         with_recipe.add_argument("recipe", help="name below recipes/, or path of a .yaml file")
         with_recipe.add_argument("--set", default="", help='overrides, as "seed=2 stages.cpt.tokens=1e6"')
+        if command is plan:
+            with_recipe.add_argument(
+                "--probe",
+                action="store_true",
+                help="is it worth it? train a hundredth of the first cpt stage at several shares of old text",
+            )
     one = add("eval", evaluate)
     one.add_argument("model", type=Path, help="a Hugging Face model folder")
     one.add_argument("battery", help="a file of evals/batteries, without .yaml")
@@ -193,6 +215,10 @@ def _parser() -> argparse.ArgumentParser:
     two = add("compare", compare)
     two.add_argument("first", type=Path, help="a finished run folder")
     two.add_argument("second", type=Path, help="another, evaluated under the same battery")
+    one_batch = add("batch", batch)
+    one_batch.add_argument("run", type=Path, help="folder of a run, finished or stopped")
+    one_batch.add_argument("--step", type=int, required=True, help="as metrics.jsonl counts them, from 1")
+    one_batch.add_argument("--variant", help="which training, where the run has several")
     add("list", list_all)
     add("doctor", doctor)
     swept = add("clean", clean)

@@ -8,14 +8,15 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from workbench import miniworld
-from workbench.miniworld.facts import Language
+from workbench.miniworld.facts import Language, Topic
 
 
-def facts(language: Language, seed: int | None = None, **_: Any) -> DatasetDict:
+def facts(language: Language, topic: Topic | None = None, seed: int | None = None, **_: Any) -> DatasetDict:
     """Held-out 4-way questions about the facts of one language.
 
     Args:
         language: base or new.
+        topic: only questions about it; None for all.
         seed: of the world; pass it as `metadata={"seed": ...}`.
 
     Raises:
@@ -23,5 +24,6 @@ def facts(language: Language, seed: int | None = None, **_: Any) -> DatasetDict:
     """
     if seed is None:
         raise ValueError("miniworld tasks need a seed: pass metadata={'seed': 1} to TaskManager")
-    rows = [asdict(question) for question in miniworld.questions(language, seed)]
+    asked = miniworld.questions(language, seed)
+    rows = [asdict(question) for question in asked if topic in (None, question.topic)]
     return DatasetDict(test=Dataset.from_list(rows))

@@ -53,7 +53,8 @@ def contend(contender: str, steps: int, divergence: str) -> dict[str, Any]:
     from workbench import models, training
     from workbench.recipe.inputs import NewModel
     from workbench.recipe.methods import ControlLlm
-    from workbench.recipe.schema import Engine, TrainingStage
+    from workbench.recipe.schema import Engine
+    from workbench.recipe.training import TrainingStage
     from workbench.retention import control_llm
 
     section = NewModel(

@@ -123,7 +123,8 @@ def run_control_llm(options: argparse.Namespace, stamp: Callable[[], None]) -> A
     """Train copies beside frozen blocks through the workbench's loop."""
     from workbench import models, training
     from workbench.recipe.methods import ControlLlm
-    from workbench.recipe.schema import Engine, TrainingStage
+    from workbench.recipe.schema import Engine
+    from workbench.recipe.training import TrainingStage
     from workbench.retention import control_llm
 
     settings = ControlLlm(blocks=BLOCKS)

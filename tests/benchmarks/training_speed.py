@@ -68,7 +68,8 @@ def make_mixture() -> Any:
 
 def time_workbench(steps: int, compiled: bool) -> list[float]:
     from workbench import training
-    from workbench.recipe.schema import Engine, TrainingStage
+    from workbench.recipe.schema import Engine
+    from workbench.recipe.training import TrainingStage
 
     mixture, stamps = make_mixture(), []
     draw: Callable[..., Any] = mixture.batch

@@ -95,9 +95,16 @@ def held(source: Source, texts: Iterator[str]) -> Iterator[str]:
         empty = False
         yield text
     if empty:
-        origin = source.path or source.hub or f"miniworld: {source.miniworld}"
+        origin = source.path or source.hub or _made(source)
         asked = f", but the range is {[start, stop]}; lower it" if start else "; give it some text"
         raise DataError(f"{origin}: has {skipped or 'no'} documents{asked}")
+
+
+def _made(source: Source) -> str:
+    """What a source without files is called in a message."""
+    keys = ("miniworld", "topic", "prepared", "where", "synthetic")
+    said = source.model_dump(include=set(keys), exclude_none=True)
+    return ", ".join(f"{key}: {said[key]}" for key in keys if key in said)
 
 
 def identity(source: Source) -> dict[str, Any]:
@@ -203,6 +210,7 @@ def _parquet(file: Path, source: Source, render: Render) -> Iterator[str]:
     import pyarrow
     from pyarrow import parquet
 
+    number = 0
     try:
         with parquet.ParquetFile(file) as table:
             names = table.schema_arrow.names
@@ -210,11 +218,15 @@ def _parquet(file: Path, source: Source, render: Render) -> Iterator[str]:
             for field in fields:
                 if field not in names:
                     raise DataError(_lacks(str(file), field, names))
-            number = 0
             for batch in table.iter_batches(columns=fields):
                 for row in batch.to_pylist():
                     number += 1
                     yield _document(row, source, render, f"{file}, row {number}")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file}, after row {number}: not UTF-8, byte 0x{error.object[error.start]:02x} at offset "
+            f"{error.start}; convert the file to UTF-8"
+        ) from error
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise DataError(f"{file}: not a whole parquet file ({error}); fetch it again") from error
 

@@ -16,11 +16,11 @@ of the tokens that share one character, the first has all of its bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ from transformers import PreTrainedTokenizerBase
 from workbench import storage
 from workbench.errors import DataError
 from workbench.progress import progress
+
+Item = TypeVar("Item")
 
 FACTS = "tokens.json"
 BATCH_CHARACTERS = 1 << 20  # text that is tokenized at a time
@@ -144,7 +146,7 @@ def write_tokens(
         (folder / "bytes.bin").open("wb") as byte_file,
         progress(description, total, "documents") as advance,
     ):
-        for texts in _batches(documents):
+        for texts in batches(documents):
             tokens, sizes, lengths = encoder.encode(texts)
             token_file.write(tokens.tobytes())
             byte_file.write(sizes.astype("<u2").tobytes())
@@ -166,15 +168,21 @@ def write_tokens(
     return TokenFile(folder)
 
 
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    characters = 0
-    for text in documents:
-        batch.append(text)
-        characters += len(text)
-        if characters >= BATCH_CHARACTERS:
+def batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    """Documents by the million characters, so that work on many at a time stays within memory."""
+    return batched(documents, len)
+
+
+def batched(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Anything that holds a text, by the million characters."""
+    batch: list[Item] = []
+    held = 0
+    for item in items:
+        batch.append(item)
+        held += characters(item)
+        if held >= BATCH_CHARACTERS:
             yield batch
-            batch, characters = [], 0
+            batch, held = [], 0
     if batch:
         yield batch
 

@@ -133,12 +133,21 @@ POOLS: Mapping[str, tuple[str, ...]] = {
 
 def facts(seed: int) -> list[Fact]:
     """All that the base language tells in the world of `seed`."""
+    return _world(seed)[1]
+
+
+def values(seed: int) -> dict[str, tuple[str, ...]]:
+    """The closed set of answers to each attribute in the world of `seed`."""
+    return _world(seed)[0]
+
+
+def _world(seed: int) -> tuple[dict[str, tuple[str, ...]], list[Fact]]:
     rng = random.Random(f"miniworld/{seed}/base/facts")
     coiner = Coiner(BASE_SOUND, rng, taken=set())
     names = {topic: coiner.names(count) for topic, count in ENTITIES.items()}
     values = {attribute: tuple(rng.sample(pool, VALUES_EACH)) for attribute, pool in POOLS.items()}
     values |= {"home": names["places"][:VALUES_EACH], "river": coiner.names(VALUES_EACH)}
-    return draw(names, values, ASKED_SHAPES, rng)
+    return values, draw(names, values, ASKED_SHAPES, rng)
 
 
 def sentence(fact: Fact, shape: int) -> str:

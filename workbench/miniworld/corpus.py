@@ -7,7 +7,8 @@ Quality is a property of how a document was made:
 - `low`: the words of such a document in random order, from which nothing can be learnt.
 
 Topics are not equally frequent, and beasts are rare for their number, so that a mixture can be
-wrong and a curriculum can put it right. Held-out texts are of high quality and none of them is a
+wrong and a curriculum can put it right. A crawl of the new language is poor text for the most part, so that
+choosing has a price and a prize. Held-out texts are of high quality and none of them is a
 training text; they tell the same facts.
 """
 
@@ -19,15 +20,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 from workbench.miniworld.facts import Fact, Language, Topic
+from workbench.miniworld.parallel import parallel
 from workbench.miniworld.tongue import Tongue, tongue
 
-Kind = Literal["base", "base_heldout", "new", "new_heldout"]
+Kind = Literal["base", "base_heldout", "new", "new_heldout", "new_crawl"]
+Parallel = Literal["base_parallel", "new_parallel"]
 Quality = Literal["high", "medium", "low"]
 
-DOCUMENTS: Mapping[Kind, int] = {"base": 8000, "base_heldout": 400, "new": 8000, "new_heldout": 400}
-QUALITIES: Mapping[Language, Mapping[Quality, float]] = {
+DOCUMENTS: Mapping[Kind, int] = {
+    "base": 8000,
+    "base_heldout": 400,
+    "new": 8000,
+    "new_heldout": 400,
+    "new_crawl": 8000,
+}
+_HELD_OUT: Mapping[Quality, float] = {"high": 1.0}
+QUALITIES: Mapping[Kind, Mapping[Quality, float]] = {
     "base": {"high": 0.85, "medium": 0.15, "low": 0.0},
+    "base_heldout": _HELD_OUT,
     "new": {"high": 0.75, "medium": 0.15, "low": 0.10},
+    "new_heldout": _HELD_OUT,
+    "new_crawl": {"high": 0.30, "medium": 0.30, "low": 0.40},
 }
 TOPICS: Mapping[Topic, float] = {"people": 0.42, "places": 0.23, "things": 0.22, "beasts": 0.13}
 
@@ -45,7 +58,7 @@ def documents(kind: Kind, seed: int) -> list[Document]:
     """The texts of one corpus in the world of `seed`, in random order; the same ones each time.
 
     Raises:
-        ValueError: `kind` is not one of base, base_heldout, new, new_heldout.
+        ValueError: `kind` is not one of base, base_heldout, new, new_heldout, new_crawl.
     """
     if kind not in DOCUMENTS:
         raise ValueError(f"miniworld corpus {kind!r} does not exist; use one of {', '.join(DOCUMENTS)}")
@@ -53,9 +66,13 @@ def documents(kind: Kind, seed: int) -> list[Document]:
     speech = tongue(language, seed)
     biographies = _by_entity(speech)
     rng = random.Random(f"miniworld/{seed}/{kind}")
-    held_out = kind.endswith("_heldout")
-    qualities: Mapping[Quality, float] = {"high": 1.0} if held_out else QUALITIES[language]
-    unwanted = {document.text for document in documents(language, seed)} if held_out else set()
+    apart: Mapping[Kind, Kind] = {
+        "base_heldout": "base",
+        "new_heldout": "new",
+        "new_crawl": "new_heldout",
+    }
+    unwanted = {document.text for document in documents(apart[kind], seed)} if kind in apart else set()
+    qualities = QUALITIES[kind]
 
     told: list[Document] = []
     while len(told) < DOCUMENTS[kind]:
@@ -67,9 +84,11 @@ def documents(kind: Kind, seed: int) -> list[Document]:
     return told
 
 
-def corpus(kind: Kind, seed: int) -> list[str]:
-    """The texts of `documents(kind, seed)` alone."""
-    return [document.text for document in documents(kind, seed)]
+def corpus(kind: Kind | Parallel, seed: int, topic: Topic | None = None) -> list[str]:
+    """The texts of `documents(kind, seed)` alone, or of `parallel`: all of them or those of one topic."""
+    if kind == "base_parallel" or kind == "new_parallel":
+        return parallel("base" if kind == "base_parallel" else "new", seed, topic)
+    return [document.text for document in documents(kind, seed) if topic in (None, document.topic)]
 
 
 def _by_entity(speech: Tongue) -> dict[Topic, list[list[Fact]]]:

@@ -38,6 +38,7 @@ class Lexicon:
     past_ending: str
     verbs: Mapping[str, str]
     nouns: Mapping[str, str]
+    values: Mapping[str, tuple[str, ...]]
     fillers: tuple[str, ...]
     facts: tuple[Fact, ...]
 
@@ -58,7 +59,7 @@ def lexicon(seed: int) -> Lexicon:
     fillers = tuple(" ".join(rng.sample(small_talk, 4)) + "." for _ in range(6))
     facts = tuple(draw(names, values, ASKED_SHAPES, rng))
     return Lexicon(
-        subject, object_, of, article, copula, has, past, past_ending, verbs, nouns, fillers, facts=facts
+        subject, object_, of, article, copula, has, past, past_ending, verbs, nouns, values, fillers, facts
     )
 
 

@@ -19,10 +19,11 @@ from workbench.models.folder import load, load_config, load_tokenizer, save
 from workbench.models.llama import configuration, new
 from workbench.models.merge_back import merge_back
 from workbench.models.published import published
-from workbench.models.tokenizer import check_tokenizer, train_tokenizer
+from workbench.models.tokenizer import END_OF_TURN, check_tokenizer, train_tokenizer
 from workbench.models.walk import blocks, count_parameters, linears, subsets
 
 __all__ = [
+    "END_OF_TURN",
     "ControlLlamaConfig",
     "ControlLlamaForCausalLM",
     "ParallelBlock",

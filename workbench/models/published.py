@@ -1,6 +1,6 @@
-"""Published shapes of the LLaMA-3 family, so that a recipe can be forecast before anything is fetched.
+"""Published shapes of LLaMA models, so that a recipe can be forecast before anything is fetched.
 
-Source: config.json of each model; Llama 3 (arXiv 2407.21783, table 3) for 8B and 70B.
+Source: config.json of each; Llama 2 (arXiv 2307.09288, table 1), Llama 3 (arXiv 2407.21783, table 3).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from transformers import LlamaConfig
 
 # hub id: hidden, intermediate, layers, query heads, key-value heads, vocabulary, context, tied embeddings
 _SHAPES = {
+    "meta-llama/Llama-2-7b-hf": (4096, 11008, 32, 32, 32, 32000, 4096, False),
     "meta-llama/Meta-Llama-3-8B": (4096, 14336, 32, 32, 8, 128256, 8192, False),
     "meta-llama/Meta-Llama-3-70B": (8192, 28672, 80, 64, 8, 128256, 8192, False),
     "meta-llama/Llama-3.1-8B": (4096, 14336, 32, 32, 8, 128256, 131072, False),
@@ -20,7 +21,7 @@ _SHAPES = {
 
 
 def published(hub: str) -> LlamaConfig | None:
-    """The configuration of a LLaMA-3 on the hub as far as its size goes; None if it is another model."""
+    """The configuration of a LLaMA on the hub as far as its size goes; None if it is another model."""
     if hub not in _SHAPES:
         return None
     hidden, intermediate, layers, heads, kv_heads, vocabulary, context, tied = _SHAPES[hub]

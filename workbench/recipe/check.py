@@ -13,23 +13,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from workbench.recipe import check_curricula, check_preparation, check_synthetic
+from workbench.recipe.check_vocabulary import check_vocabulary
 from workbench.recipe.document import KeyPath, dig
 from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.inputs import Model
 from workbench.recipe.methods import Calibration
 from workbench.recipe.naming import Said, Variant, trace
-from workbench.recipe.schema import (
-    Cpt,
-    Engine,
-    Evaluate,
-    Load,
-    Merge,
-    MergeBack,
-    Pretrain,
-    Quantize,
-    Stage,
-    TrainingStage,
-)
+from workbench.recipe.schema import Engine, Evaluate, Load, Merge, MergeBack, Quantize, Stage
+from workbench.recipe.training import Cpt, Pretrain, TrainingStage
 from workbench.recipe.validation import Value, parsed
 
 MIXTURES = (("mixture",), ("replay", "mixture"), ("ewc", "mixture"), ("calibration", "mixture"))
@@ -51,6 +43,7 @@ def check(data: dict[str, Any]) -> Said:
     certain = model is not None and None not in stages
     said += _paths(data, ())
     said += _sources(data)
+    said += check_vocabulary(data)
     said += _order(model, stages)
     said += _names(made)
     said += _repeats(data)
@@ -58,6 +51,9 @@ def check(data: dict[str, Any]) -> Said:
     said += _parents(made)
     said += _merges(made)
     said += _expansions(model, stages, made)
+    said += check_preparation.check(data)
+    said += check_curricula.check(data, stages, made)
+    said += check_synthetic.check(data, made, certain=certain)
     if engine is not None:
         said += _engine(engine, stages)
     if certain:
@@ -275,12 +271,19 @@ def _engine(engine: Engine, stages: list[Stage | None]) -> Said:
 def _rows(evaluate: Evaluate | None, made: list[Variant]) -> Said:
     """Evaluated rows exist."""
     names = [variant.name for variant in made]
-    rows = evaluate.rows if evaluate is not None and evaluate.rows != "all" else []
-    return [
+    if evaluate is None:
+        return []
+    rows = names if evaluate.rows == "all" else evaluate.rows
+    said: Said = [
         (("evaluate", "rows", index), _no_variant(row, names))
         for index, row in enumerate(rows)
         if row not in names
     ]
+    for row, other in evaluate.against.items():
+        for name in (row, other):
+            if name not in rows:
+                said.append((("evaluate", "against", row), _no_variant(name, rows)))
+    return said
 
 
 def _expected(data: dict[str, Any], made: list[Variant]) -> Said:

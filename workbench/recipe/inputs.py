@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from workbench.recipe.preparation import Synthetic, Where
 from workbench.recipe.section import Count, Index, Section
 
 
@@ -69,11 +70,20 @@ class Chat(Section):
 
 
 class Source(Section):
-    """A named body of text: built in, local, or a hub data set with a pinned revision."""
+    """A named body of text: built in, local, a pinned hub data set, prepared, or written by a model."""
 
-    miniworld: Literal["base", "base_heldout", "new", "new_heldout"] | None = Field(
+    miniworld: (
+        Literal["base", "base_heldout", "base_parallel", "new", "new_heldout", "new_crawl", "new_parallel"]
+        | None
+    ) = Field(
         default=None, description="a corpus of the built-in miniature world, generated from the recipe's seed"
     )
+    topic: Literal["people", "places", "things", "beasts"] | None = Field(
+        default=None, description="only documents of one topic of the miniature world"
+    )
+    prepared: str | None = Field(default=None, description="a preparation of this recipe")
+    where: Where | None = Field(default=None, description="which documents of the preparation")
+    synthetic: Synthetic | None = Field(default=None, description="text that a model writes")
     path: str | None = Field(
         default=None,
         description="a .txt, .jsonl or .parquet file or a folder of them; may begin with $WORKBENCH_DATA",
@@ -103,7 +113,13 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
-        _exactly_one(self, "miniworld", "path", "hub")
+        _exactly_one(self, "miniworld", "path", "hub", "prepared", "synthetic")
+        if self.topic is not None and self.miniworld is None:
+            raise ValueError(
+                "topic is one of the miniature world; for a preparation, write where: {topic: ...}"
+            )
+        if self.where is not None and self.prepared is None:
+            raise ValueError("where chooses among the documents of a preparation; name it with prepared")
         if (self.hub is None) != (self.revision is None):
             raise ValueError("hub and revision go together: pin the 40-digit commit of the hub data set")
         if self.documents and self.documents[0] >= self.documents[1]:
@@ -116,7 +132,7 @@ class Source(Section):
     def _exchanges(self) -> Source:
         if self.chat is None:
             return self
-        if self.miniworld or (self.path or "").endswith(".txt"):
+        if (self.path is None and self.hub is None) or (self.path or "").endswith(".txt"):
             raise ValueError("chat reads rows of .jsonl, .parquet or the hub; this source has none")
         if unused := sorted({"field", "document"} & self.model_fields_set):
             raise ValueError(f"chat names the keys that are read: leave out {' and '.join(unused)}")

@@ -12,6 +12,7 @@ QuantizationMethod = Literal["rtn", "gptq"]
 TrainingMethod = Literal[
     "full", "replay", "control-llm", "llama-pro", "lora", "l2sp", "ewc", "distill", "freeze"
 ]
+EmbeddingMethod = Literal["translation", "mean", "copy", "random"]
 MergeAlgorithm = Literal["linear", "slerp", "ties", "dare"]
 
 
@@ -72,6 +73,9 @@ class Lora(MethodSettings):
         default=False, description="scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732)"
     )
     dropout: Share = 0.0
+    train_embeddings: bool = Field(
+        default=False, description="train embeddings and output head whole, as a new vocabulary needs"
+    )
 
 
 class L2sp(MethodSettings):
@@ -104,6 +108,14 @@ class Freeze(MethodSettings):
     patterns: list[str] = Field(
         min_length=1, description="parameters that stay, by name; * is any text, as in model.layers.0.*"
     )
+
+
+class Alignment(Section):
+    """Word translations, learnt from parallel text by IBM Model 1 (Brown et al. 1993)."""
+
+    old: str = Field(description="source in a language that the model knows")
+    new: str = Field(description="source whose documents say the same in the new language, one for one")
+    rounds: Count = Field(default=5, description="iterations of expectation and maximization")
 
 
 class Ties(Section):

@@ -15,7 +15,8 @@ from workbench.recipe.document import KeyPath
 from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.inputs import Model
 from workbench.recipe.methods import MergeAlgorithm
-from workbench.recipe.schema import Cpt, Load, Merge, MergeBack, Pretrain, Quantize, Recipe, Stage
+from workbench.recipe.schema import Load, Merge, MergeBack, Quantize, Recipe, Stage, Vocabulary
+from workbench.recipe.training import Cpt, Pretrain
 
 Said = list[tuple[KeyPath, str]]
 
@@ -73,7 +74,7 @@ def trace(model: Model | None, stages: Sequence[Stage | None]) -> tuple[list[Var
         parent = None
         if stage is None:
             certain = False
-        elif isinstance(stage, Cpt | Merge | MergeBack | Quantize):
+        elif isinstance(stage, Cpt | Vocabulary | Merge | MergeBack | Quantize):
             parent, message = _parent(stage.start, previous, made if certain else None)
             if message:
                 said.append((("stages", index, "from"), message))
@@ -110,6 +111,11 @@ def _made_by(stage: Stage, index: int, parent: str | None) -> list[Variant]:
         case Load():
             return [Variant(stage.name, None, index, stage, stage.kind, "load")]
         case Cpt():
+            return [
+                Variant(f"{stage.name}-{method}", parent, index, stage, stage.kind, method)
+                for method in dict.fromkeys(stage.methods)
+            ]
+        case Vocabulary():
             return [
                 Variant(f"{stage.name}-{method}", parent, index, stage, stage.kind, method)
                 for method in dict.fromkeys(stage.methods)

@@ -12,144 +12,48 @@ from pydantic import Field, model_validator
 
 from workbench.recipe.inputs import Model, Source
 from workbench.recipe.methods import (
+    Alignment,
     Calibration,
-    ControlLlm,
     Dare,
-    Distill,
-    Ewc,
-    Freeze,
+    EmbeddingMethod,
     Gptq,
-    L2sp,
-    LlamaPro,
-    Lora,
     MergeAlgorithm,
     QuantizationMethod,
-    Replay,
     Ties,
-    TrainingMethod,
 )
-from workbench.recipe.section import Bits, Count, Mixture, Name, Section, Seed, Share
+from workbench.recipe.preparation import Preparation
+from workbench.recipe.section import Bits, Count, Name, Section, Seed, Share
+from workbench.recipe.training import Cpt, Pretrain
 
 
-class Schedule(Section):
-    """Learning rate over the steps of one stage, as shares of the stage and of the peak rate."""
+class Vocabulary(Section):
+    """A tokenizer for a new language, and embeddings for its tokens: one row per way to initialise them."""
 
-    kind: Literal["constant", "cosine", "wsd"] = "cosine"
-    warmup: Share = Field(
-        default=0.05, description="share of the steps spent rising linearly from 0 to the peak"
-    )
-    decay: Share = Field(default=0.2, description="wsd only: share of the steps spent falling at the end")
-    final: Share = Field(default=0.1, description="last rate as a share of the peak")
-
-    @model_validator(mode="after")
-    def _fits(self) -> Schedule:
-        if self.kind == "wsd" and self.warmup + self.decay > 1:
-            raise ValueError(
-                f"warmup {self.warmup:g} and decay {self.decay:g} are shares of one stage: at most 1 together"
-            )
-        return self
-
-
-class Floor(Section):
-    """What a training must not lose: it ends when a probed score falls under a share of where it began."""
-
-    metric: str = Field(description="a score of the probe, such as retained.facts.acc; higher is better")
-    share: float = Field(gt=0, le=1, description="lowest score allowed, as a share of that before training")
-    then: Literal["stop", "roll-back"] = Field(
-        default="stop",
-        description="keep the weights of that step, or those of the last probe above the floor",
-    )
-
-
-class TrainingStage(Section):
-    """What pretrain and cpt have in common: one training loop on DeepSpeed."""
-
-    mixture: Mixture = Field(description="weight of each data source; weights sum to 1")
-    tokens: Count = Field(description="tokens to train on; rounded down to whole batches")
-    batch_size: Count = Field(
-        description="sequences in one global batch, over all processes and accumulation steps"
-    )
-    micro_batch_size: Count | None = Field(
-        default=None,
-        description="sequences in one forward pass of one process; default: as many as the batch needs",
-    )
-    sequence_length: Count
-    learning_rate: float = Field(gt=0, description="peak rate of AdamW")
-    schedule: Schedule = Schedule()
-    weight_decay: float = Field(default=0.1, ge=0, description="on matrices only, not on norms")
-    betas: tuple[Share, Share] = (0.9, 0.95)
-    clip: float = Field(default=1.0, gt=0, description="largest global gradient norm")
-    checkpoint_every: Count = Field(default=500, description="steps between resumable checkpoints")
-    probe_every: Count | None = Field(
-        default=None,
-        description="steps between probes of the evaluation battery, besides those at 0, 1, 2, 4 and 8 % "
-        "of the steps and at the end; default: no probes",
-    )
-    floor: Floor | None = Field(default=None, description="what ends the training early; needs probe_every")
-
-    @model_validator(mode="after")
-    def _one_batch(self) -> TrainingStage:
-        if self.floor is not None and self.probe_every is None:
-            raise ValueError("floor needs probe_every: the probe measures what must not fall")
-        if self.tokens < self.batch_size * self.sequence_length:
-            raise ValueError(
-                f"tokens {self.tokens} is less than one batch "
-                f"({self.batch_size} x {self.sequence_length} = {self.batch_size * self.sequence_length})"
-            )
-        return self
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps, one a global batch."""
-        return self.tokens // (self.batch_size * self.sequence_length)
-
-
-class Pretrain(TrainingStage):
-    """Train the new model from scratch."""
-
-    kind: Literal["pretrain"]
-    name: Name = "base"
-
-
-class Cpt(TrainingStage):
-    """Continual pre-training: teach the model new text, one row per method."""
-
-    kind: Literal["cpt"]
-    name: Name = "cpt"
+    kind: Literal["vocabulary"]
+    name: Name = "vocabulary"
     start: str | None = Field(
         default=None, alias="from", description="variant to go on from; default: the last one"
     )
-    methods: list[TrainingMethod] = Field(default=["full"], min_length=1)
-    replay: Replay | None = Field(default=None, description="settings of the method replay")
-    control_llm: ControlLlm | None = Field(default=None, description="settings of the method control-llm")
-    llama_pro: LlamaPro | None = Field(default=None, description="settings of the method llama-pro")
-    lora: Lora = Field(default=Lora(), description="settings of the method lora")
-    l2sp: L2sp = Field(default=L2sp(), description="settings of the method l2sp")
-    ewc: Ewc | None = Field(default=None, description="settings of the method ewc")
-    distill: Distill = Field(default=Distill(), description="settings of the method distill")
-    freeze: Freeze | None = Field(default=None, description="settings of the method freeze")
-
-    def settings_of(self, method: str) -> Section | None:
-        """The section of a method; None where it has none, as full."""
-        section: Section | None = getattr(self, method.replace("-", "_"), None)
-        return section
-
-    def under(self, method: str) -> Cpt:
-        """The stage as a method trains it: at the method's own peak rate where it has one."""
-        rate = getattr(self.settings_of(method), "learning_rate", None)
-        return self.model_copy(update={"learning_rate": rate}) if rate else self
-
-    def replayed(self, method: str) -> bool:
-        """Whether the method mixes old text into the new."""
-        return method == "replay" or (method == "distill" and self.distill.text == "replay")
+    sources: list[str] = Field(min_length=1, description="text that the new tokens are trained on")
+    tokens: Count = Field(description="tokens to add, or those of a new tokenizer, special tokens included")
+    replace: bool = Field(
+        default=False, description="a tokenizer of its own, instead of tokens behind the old"
+    )
+    methods: list[EmbeddingMethod] = Field(
+        min_length=1,
+        description="translation: of the tokens that a word aligns with; mean: of the old tokens that spell "
+        "it; copy: of the old token with the same text, else the mean of all; random: drawn as the old are",
+    )
+    output: EmbeddingMethod | None = Field(
+        default=None,
+        description="how the output embeddings begin, where they are not tied; default: likewise",
+    )
+    alignment: Alignment | None = Field(default=None, description="needed by translation")
 
     @model_validator(mode="after")
-    def _settings(self) -> Cpt:
-        for method in self.methods:
-            if method != "full" and self.settings_of(method) is None:
-                raise ValueError(f"the method {method} needs the section {method.replace('-', '_')}")
-            if self.replayed(method) and self.replay is None:
-                raise ValueError(f"the method {method} needs the section replay for old text to mix in")
+    def _aligned(self) -> Vocabulary:
+        if "translation" in (*self.methods, self.output) and self.alignment is None:
+            raise ValueError("translation needs alignment: name parallel text")
         return self
 
 
@@ -215,7 +119,9 @@ class Load(Section):
     model: Model
 
 
-Stage = Annotated[Pretrain | Cpt | Merge | MergeBack | Quantize | Load, Field(discriminator="kind")]
+Stage = Annotated[
+    Pretrain | Cpt | Vocabulary | Merge | MergeBack | Quantize | Load, Field(discriminator="kind")
+]
 
 
 class Evaluate(Section):
@@ -223,6 +129,10 @@ class Evaluate(Section):
 
     battery: Name = Field(description="a file of evals/batteries, without .yaml")
     rows: list[str] | Literal["all"] = Field(default="all", description="variants to evaluate")
+    against: dict[str, str] = Field(
+        default={},
+        description="rows to compare with one more row, besides those that they were made from",
+    )
 
 
 class Engine(Section):
@@ -268,6 +178,9 @@ class Recipe(Section):
     )
     model: Model
     data: dict[Name, Source] = Field(default={}, description="named sources of text")
+    prepare: dict[Name, Preparation] = Field(
+        default={}, description="sources cleaned and tagged, for other sources to read"
+    )
     stages: list[Stage] = Field(default=[], description="in the order in which they run; none: only evaluate")
     evaluate: Evaluate | None = None
     engine: Engine = Engine()

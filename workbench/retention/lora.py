@@ -2,7 +2,8 @@
 
 A linear W becomes W + s B A with A [r, in] random, B [out, r] zero, and s = alpha / r; rank-stabilised
 (Kalajdzievski, arXiv 2312.03732), s = alpha / sqrt(r). The layers are those of peft; in the end B A is
-added to W and nothing is left of them.
+added to W and nothing is left of them. A new vocabulary needs more than low rank: its embeddings can be
+trained whole beside the adapters, as in ChocoLlama (arXiv 2412.07633, section 3.1).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from workbench.recipe.methods import Lora
 
 def wrap(model: PreTrainedModel, settings: Lora, seed: int) -> Callable[[PreTrainedModel], PreTrainedModel]:
     """Put adapters beside all linears of the blocks, in place, and let only them be trained.
+
+    With `train_embeddings` the embeddings and the output head are trained too, whole.
 
     Args:
         model: computes the same as before, until it is trained.
@@ -39,6 +42,9 @@ def wrap(model: PreTrainedModel, settings: Lora, seed: int) -> Callable[[PreTrai
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config)
+    if settings.train_embeddings:
+        model.get_input_embeddings().weight.requires_grad_(True)
+        model.get_output_embeddings().weight.requires_grad_(True)
 
     def merge(trained: PreTrainedModel) -> PreTrainedModel:
         assert trained is model

@@ -25,7 +25,8 @@ from workbench import data, models
 from workbench.errors import ModelError, RunError
 from workbench.quantization import check_group_size, linear_shapes, stored_bits
 from workbench.recipe.inputs import Model
-from workbench.recipe.schema import Cpt, Engine, Pretrain, Quantize, TrainingStage
+from workbench.recipe.schema import Engine, Quantize
+from workbench.recipe.training import Cpt, Pretrain, TrainingStage
 from workbench.stages.blueprint import architecture, in_training
 from workbench.stages.job import Job
 

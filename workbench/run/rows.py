@@ -48,6 +48,7 @@ def row(twins: list[Job]) -> RowInput:
         tokens_per_second=mean(speeds) if speeds else None,
         trainable_parameters=results[0].details.get("trainable_parameters"),
         warnings=[warning for result in results for warning in result.warnings],
+        against=job.recipe.evaluate.against.get(job.variant.name) if job.recipe.evaluate else None,
     )
 
 
@@ -65,7 +66,7 @@ def _values(by_seed: dict[int, list[Measurement]]) -> dict[str, list[float]]:
 def curve(twins: list[Job]) -> Curve:
     """Probes and losses over training, averaged over the seeds at the steps that all of them logged."""
     logs = [
-        {(point["tokens"], "probe" in point): point for point in log.read(twin.folder / "metrics.jsonl")}
+        {(point["tokens"], _kind(point)): point for point in log.read(twin.folder / "metrics.jsonl")}
         for twin in twins
     ]
     points = []
@@ -73,11 +74,19 @@ def curve(twins: list[Job]) -> Curve:
         found = [other[place] for other in logs if place in other]
         if len(found) == len(logs):
             points.append(point | _averaged(found))
-    return Curve(twins[0].variant.name, points)
+    seeds = [list(points.values()) for points in logs] if len(logs) > 1 else []
+    return Curve(twins[0].variant.name, points, seeds)
+
+
+def _kind(point: dict[str, Any]) -> str:
+    """What a point of the log tells: a probe, a change of the mixture, or a step."""
+    return next(kind for kind in ("probe", "curriculum", "loss") if kind in point)
 
 
 def _averaged(points: list[dict[str, Any]]) -> dict[str, Any]:
-    if "probe" in points[0]:
-        probes = [point["probe"] for point in points]
-        return {"probe": {key: mean(probe[key] for probe in probes) for key in probes[0]}}
-    return {"loss": mean(point["loss"] for point in points)}
+    averaged: dict[str, Any] = {}
+    for key in ("probe", "weights", "sources"):
+        if key in points[0]:
+            each = [point[key] for point in points]
+            averaged[key] = {name: mean(one[name] for one in each) for name in each[0]}
+    return averaged | ({"loss": mean(point["loss"] for point in points)} if "loss" in points[0] else {})

@@ -15,12 +15,12 @@ from pathlib import Path
 from workbench import evaluation, sheet, storage
 from workbench.errors import RunError
 from workbench.progress import console
-from workbench.recipe import Loaded, variants
+from workbench.recipe import Loaded
 from workbench.recipe.schema import Recipe
 from workbench.run import forecast, record, rows
 from workbench.sheet import Sheet
-from workbench.stages import evaluate, load, merge, quantize, train
-from workbench.stages.job import Job
+from workbench.stages import evaluate, load, merge, prepare, quantize, train, vocabulary
+from workbench.stages.job import Job, jobs_by_name
 from workbench.stages.result import StageResult
 from workbench.storage import Store
 
@@ -30,6 +30,7 @@ BUILDERS: dict[str, Callable[[Job, Path], None]] = {
     "load": load.build,
     "pretrain": train.build,
     "cpt": train.build,
+    "vocabulary": vocabulary.build,
     "merge": merge.merge,
     "merge-back": merge.merge_back,
     "quantize": quantize.build,
@@ -74,11 +75,7 @@ def replicates(recipe: Recipe) -> list[Recipe]:
 
 def make_jobs(recipe: Recipe, store: Store) -> list[Job]:
     """One job per variant, in the order in which they are made."""
-    jobs: dict[str, Job] = {}
-    for variant in variants(recipe):
-        parent = jobs[variant.parent] if variant.parent else None
-        jobs[variant.name] = Job(recipe, variant, parent, store)
-    return list(jobs.values())
+    return list(jobs_by_name(recipe, store).values())
 
 
 def _walk(loaded: Loaded, folder: Path, jobs: list[Job], command: str) -> None:
@@ -93,10 +90,12 @@ def _walk(loaded: Loaded, folder: Path, jobs: list[Job], command: str) -> None:
     events("run started", digest=loaded.digest)
     start = time.perf_counter()
     for job in jobs:
-        _make(job, _home(folder, job, recipe), events)
+        _make(job, _home(folder, job.recipe, recipe), events)
+    for seeded in replicates(recipe):
+        _prepare(seeded, _home(folder, seeded, recipe), jobs[0].store)
     shown = [job for job in jobs if _is_row(job)]
     for job in shown:
-        _measure(job, _home(folder, job, recipe), events)
+        _measure(job, _home(folder, job.recipe, recipe), events)
     found = [rows.row(twins) for twins in rows.by_variant(shown)]
     finished = sheet.build(recipe.name, found, seed=recipe.seed)
     facts |= {
@@ -127,6 +126,17 @@ def _make(job: Job, home: Path, events: record.Events) -> None:
     _link(link, job.folder)
 
 
+def _prepare(recipe: Recipe, folder: Path, store: Store) -> None:
+    """Link every preparation; those that a training has read are made already."""
+    for name in recipe.prepare:
+        _link(folder / "prepare" / name, prepare.preparation(store, name, recipe))
+    if recipe.prepare:
+        records = {
+            name: storage.read_json(folder / "prepare" / name / "preparation.json") for name in recipe.prepare
+        }
+        storage.write_json(folder / "preparation.json", records)
+
+
 def _measure(job: Job, home: Path, events: record.Events) -> None:
     if job.recipe.evaluate is None:
         return
@@ -138,9 +148,9 @@ def _measure(job: Job, home: Path, events: record.Events) -> None:
     _link(home / "evals" / job.variant.name, job.store.path(fingerprint))
 
 
-def _home(folder: Path, job: Job, recipe: Recipe) -> Path:
-    """Where a job is linked: under the recipe's own seed in the run folder itself."""
-    return folder if job.recipe.seed == recipe.seed else folder / "seeds" / str(job.recipe.seed)
+def _home(folder: Path, seeded: Recipe, recipe: Recipe) -> Path:
+    """Where the work of one seed is linked: under the recipe's own seed in the run folder itself."""
+    return folder if seeded.seed == recipe.seed else folder / "seeds" / str(seeded.seed)
 
 
 def _link(link: Path, target: Path) -> None:

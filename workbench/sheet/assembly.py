@@ -90,14 +90,15 @@ def _metric(measurement: Measurement, sample: Sample, row: RowInput) -> Metric:
 
 
 def opponents(row: Row, rows: Sequence[Row]) -> list[str]:
-    """What a row is compared with: parent, origin, the first row, and earlier siblings of as many bits."""
+    """What a row is compared with: parent, origin, first row, earlier siblings of as many bits, one named."""
     kin = (row.parent, row.nominal_bits)
     earlier = rows[: rows.index(row)] if row.nominal_bits is not None else []
     siblings = [other.variant for other in earlier if (other.parent, other.nominal_bits) == kin]
     parents = [other.variant for other in rows if other.variant == row.parent]
     origin = status.origin(row, {other.variant: other for other in rows})
     origins = [origin.variant] if origin else []
-    named = dict.fromkeys([*parents, *origins, rows[0].variant, *siblings])
+    named_too = [row.against] if row.against else []
+    named = dict.fromkeys([*parents, *origins, rows[0].variant, *siblings, *named_too])
     return [variant for variant in named if variant != row.variant]
 
 

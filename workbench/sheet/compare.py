@@ -54,6 +54,8 @@ def obstacle(sample: Sample, other: Sample) -> str | None:
         return f"the items differ ({sample.n} and {other.n}, {shared} shared)"
     if mine.aggregation == "perplexity" and not np.array_equal(sample.denominators, other.denominators):
         return "perplexities of different tokenizers (token counts differ)"
+    if mine.aggregation == "bits_per_byte" and not np.array_equal(sample.denominators, other.denominators):
+        return "the windows of different tokenizers hold different text (byte counts differ)"
     if sample.value is None or other.value is None:
         return "a score is not finite"
     return None

@@ -53,6 +53,7 @@ def answers(sheet: Sheet) -> list[Answer]:
     every = [
         Answer("What was learnt", {"": [found for row in trained for found in _learnt(sheet, row)]}),
         Answer("What was forgotten", {"": [found for row in trained for found in _forgotten(sheet, row)]}),
+        Answer("One row against another", {"": [found for row in made for found in _named(sheet, row)]}),
         Answer("The frontier", {"": _frontier(sheet, planes[0]) if planes and is_race(sheet) else []}),
         Answer(
             "What each bit width costs",
@@ -74,6 +75,13 @@ def _since_training(sheet: Sheet, row: Row) -> list[Comparison]:
     found = _against(sheet, row, origin.variant if origin else row.parent)
     skills = [c for c in found if not c.metric.startswith("language.")]
     return skills if skills and is_race(sheet) and len(sheet.rows) > _MANY else found
+
+
+def _named(sheet: Sheet, row: Row) -> list[Finding]:
+    """What the recipe wanted compared: a sentence a metric, texts left out where there are skills."""
+    found = _against(sheet, row, row.against) if row.against else []
+    skills = [c for c in found if not c.metric.startswith("language.")]
+    return [Finding(wording.subject(c.metric), c.sentence, c.verdict) for c in skills or found]
 
 
 def _frontier(sheet: Sheet, plane: Frontier) -> list[Finding]:

@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from workbench.sheet import frontier_plot, labels, stability, wording
+from workbench.sheet import frontier_plot, labels, mixture_plot, stability, wording
 from workbench.sheet.canvas import (
     FAINT,
     STYLE,
@@ -35,7 +35,12 @@ def drawings(sheet: Sheet, curves: Sequence[Curve]) -> list[Drawing]:
     looks = looks_of(sheet)
     with matplotlib.rc_context(STYLE):
         planes = (frontier_plot.draw(sheet, found, looks) for found in frontiers(sheet))
-        return [*_training(sheet, curves, looks), *planes, *_squeezes(sheet, looks)]
+        return [
+            *_training(sheet, curves, looks),
+            *mixture_plot.draw(curves),
+            *planes,
+            *_squeezes(sheet, looks),
+        ]
 
 
 def _training(sheet: Sheet, curves: Sequence[Curve], looks: dict[str, Look]) -> list[Drawing]:

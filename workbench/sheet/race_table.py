@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from workbench.sheet import wording
 from workbench.sheet.frontier import Frontier, Point, Score
@@ -18,7 +19,8 @@ METHODS_LEGEND = (
     " both scores and better in one."
 )
 GAPS_LEGEND = (
-    "Of the probes, against the score before training. Depth: the largest fall. Back after: tokens from the"
+    "Of the probes, against the score before training. Depth: the largest fall; with several seeds the mean"
+    " of theirs, ± half of its 95 % interval. Back after: tokens from the"
     " first fall until the score is reached again, or > where it never is. Area: the loss"
     " summed over tokens, shares in points. Peak: the highest score and where it was reached."
 )
@@ -51,7 +53,7 @@ def gaps(sheet: Sheet, found: Sequence[Stability]) -> list[list[str]]:
     return [
         ["row", *(one.variant for one in fallen)],
         ["probe", *(wording.subject(one.metric) for one in fallen)],
-        ["depth", *(_size(gap.depth, unit) for gap, unit in listed)],
+        ["depth", *(_depth(one, unit) for one, unit in zip(fallen, units, strict=True))],
         ["back after", *(_length(gap) for gap, _ in listed)],
         ["area", *(wording.count(100 * gap.area if unit == "share" else gap.area) for gap, unit in listed)],
         ["at the end", *(wording.score(gap.last, unit) for gap, unit in listed)],
@@ -87,8 +89,13 @@ def _verdict(point: Point) -> str:
     return "on the frontier" if point.on_frontier else f"behind {point.dominated_by}"
 
 
-def _size(depth: float, unit: Unit) -> str:
-    return f"{wording.amount(depth, unit)} points" if unit == "share" else wording.amount(depth, unit)
+def _depth(one: Stability, unit: Unit) -> str:
+    """The depth of the mean curve; with several seeds the mean of their depths, and half its interval."""
+    depth, spread = one.gap.depth, ""
+    if one.ci is not None:
+        depth = fmean(one.depths)
+        spread = f" ±{wording.amount(one.ci.high - depth, unit, like=depth)}"
+    return f"{wording.amount(depth, unit)}{spread}{' points' if unit == 'share' else ''}"
 
 
 def _length(gap: Gap) -> str:

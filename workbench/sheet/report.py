@@ -23,6 +23,7 @@ from workbench.sheet import (
     findings,
     frontier,
     plots,
+    preparation_table,
     race_table,
     stability,
     statistics,
@@ -64,7 +65,9 @@ def write(
     drawings = plots.drawings(sheet, curves)
     _write_plots(folder / "plots", drawings)
     gaps, planes = stability.gaps(sheet, curves), frontier.frontiers(sheet)
-    storage.write_text(folder / "report.html", html(sheet, drawings, gaps, command, record, expect))
+    prepared = folder / "preparation.json"
+    tables = preparation_table.tables(storage.read_json(prepared)) if prepared.is_file() else []
+    storage.write_text(folder / "report.html", html(sheet, drawings, gaps, command, record, expect, tables))
     storage.write_text(folder / "sheet.md", markdown(sheet, gaps, command, expect))
     _write_record(folder / "frontier.json", planes[0].to_json() if planes else None)
     _write_record(folder / "stability.json", stability.to_json(gaps) if gaps else None)
@@ -102,6 +105,7 @@ def html(
     command: str,
     record: Mapping[str, Any],
     expect: Mapping[str, tuple[float, float]],
+    prepared: Sequence[preparation_table.Table] = (),
 ) -> str:
     """The page: no scripts, nothing fetched, every text escaped."""
     source = files("workbench.sheet")
@@ -115,7 +119,10 @@ def html(
         answers=findings.answers(sheet),
         columns=columns,
         lines=[(row, [_slot(sheet, row, column) for column in columns]) for row in sheet.rows],
-        sections=_sections(drawings, _tables(sheet, gaps)),
+        sections=[
+            *_sections(drawings, _tables(sheet, gaps)),
+            *(Section(each.title, each.subtitle, [], each.lines, each.legend) for each in prepared),
+        ],
         seeded=sheet.seeded,
         families=_families(sheet),
         marks=table.MARKS,

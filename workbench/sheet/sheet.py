@@ -38,17 +38,20 @@ class RowInput:
     warnings: list[str] = field(default_factory=list)
     seeds: dict[str, list[float]] = field(default_factory=dict)
     trainable_parameters: int | None = None
+    against: str | None = None  # one more row to compare with
 
 
 @dataclass(frozen=True)
 class Curve:
     """Probes and loss during the training of one variant.
 
-    Each point: {"step", "tokens", "probe": {metric: value}, "loss"}; probe and loss may be absent.
+    Each point: {"step", "tokens", "probe": {metric: value}, "loss"}; probe and loss may be absent. Where
+    there are several seeds, `points` are the means over them and `seeds` holds the points of each.
     """
 
     variant: str
     points: list[dict[str, Any]]
+    seeds: list[list[dict[str, Any]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Row:
     status: Status
     warnings: list[str]
     trainable_parameters: int | None = None
+    against: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,8 @@ class Sheet:
     def to_json(self) -> dict[str, Any]:
         """The record: JSON-able, one schema for every run.
 
-        Beyond the schema's first fields: `seeds` and `seeds_ci` of a metric, `trainable_parameters` of a
-        row. `from_json` reads records without them.
+        Beyond the schema's first fields: `seeds` and `seeds_ci` of a metric, `trainable_parameters` and
+        `against` of a row. `from_json` reads records without them.
         """
         rows = [asdict(row) for row in self.rows]
         for row in rows:
@@ -177,7 +181,7 @@ def unit_of(metric: str, values: Iterable[float | None]) -> Unit:
     name = split(metric)[2]
     if "bits_per_byte" in name:
         return "bits"
-    if "perplexity" in name:
+    if "perplexity" in name or name == "fertility":
         return "ratio"
     return "share" if all(value is None or 0 <= value <= 1 for value in values) else "ratio"
 

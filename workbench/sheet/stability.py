@@ -8,12 +8,14 @@ Letters: t tokens of training, s score, s_0 the score before training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from workbench.sheet import statistics
 from workbench.sheet.sheet import Curve, Sheet
+from workbench.sheet.statistics import Interval
 
 SCHEMA = "workbench.stability/1"
 _ASPECTS = ("retained.", "new.")
@@ -46,15 +48,28 @@ class Gap:
 
 @dataclass(frozen=True)
 class Stability:
-    """The gap of one probed metric while one variant was trained."""
+    """The gap of one probed metric while one variant was trained.
+
+    Attributes:
+        variant: what was trained.
+        metric: the probed score.
+        gap: of the curve, which is a mean where there are several seeds.
+        depths: of the curve under each seed; empty where there is one.
+        ci: 95 % interval of their mean (Student's t). A minimum of noisy scores lies below their level, so
+            that a depth is above 0 without any gap too: compare depths under the same probes.
+    """
 
     variant: str
     metric: str
     gap: Gap
+    depths: list[float] = field(default_factory=list)
+    ci: Interval | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One entry of stability.json."""
-        return {"variant": self.variant, "metric": self.metric, **asdict(self.gap)}
+        seeded = {"depths": self.depths, "depths_ci": self.ci and [self.ci.low, self.ci.high]}
+        gap = asdict(self.gap)
+        return {"variant": self.variant, "metric": self.metric, **gap, **(seeded if self.depths else {})}
 
 
 def stability_gap(points: Sequence[tuple[float, float]]) -> Gap:
@@ -104,9 +119,9 @@ def _pieces(
             yield start, end
 
 
-def probed(curve: Curve, metric: str) -> list[tuple[float, float]]:
+def probed(points: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[float, float]]:
     """Points (tokens, score) of one probed metric."""
-    found = [(point["tokens"], (point.get("probe") or {}).get(metric)) for point in curve.points]
+    found = [(point["tokens"], (point.get("probe") or {}).get(metric)) for point in points]
     return [(tokens, score) for tokens, score in found if score is not None]
 
 
@@ -126,12 +141,17 @@ def gaps(sheet: Sheet, curves: Sequence[Curve]) -> list[Stability]:
     probes = [point.get("probe") or {} for curve in trained for point in curve.points]
     keys = dict.fromkeys(key for probe in probes for key in probe)
     skills = [key for aspect in _ASPECTS for key in keys if key.startswith(aspect) and has_gap(sheet, key)]
-    found = ((curve.variant, key, probed(curve, key)) for key in skills for curve in trained)
-    return [
-        Stability(variant, key, stability_gap(points))
-        for variant, key, points in found
-        if points and points[0][0] == 0
-    ]
+    found = [_stability(curve, key) for key in skills for curve in trained]
+    return [one for one in found if one is not None]
+
+
+def _stability(curve: Curve, metric: str) -> Stability | None:
+    points = probed(curve.points, metric)
+    if not points or points[0][0] != 0:
+        return None
+    depths = [stability_gap(probed(seed, metric)).depth for seed in curve.seeds]
+    ci = statistics.student(depths) if depths else None
+    return Stability(curve.variant, metric, stability_gap(points), depths, ci)
 
 
 def to_json(found: Sequence[Stability]) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from workbench import models
 from workbench.recipe.methods import ControlLlm, LlamaPro
-from workbench.recipe.schema import Cpt
+from workbench.recipe.schema import Vocabulary
+from workbench.recipe.training import Cpt
 from workbench.retention import control_llm, freeze, llama_pro, lora
 from workbench.stages.job import Job, expansion
 
@@ -26,6 +29,11 @@ def architecture(job: Job, config: PretrainedConfig) -> PreTrainedModel:
         model = architecture(job.parent, config) if job.parent else AutoModelForCausalLM.from_config(config)
         if job.variant.kind == "merge-back":
             return models.merge_back(model, None)
+        if isinstance(job.variant.stage, Vocabulary):
+            renewed, changed = job.variant.stage, deepcopy(model.config)
+            changed.vocab_size = renewed.tokens + (0 if renewed.replace else model.config.vocab_size)
+            made: PreTrainedModel = AutoModelForCausalLM.from_config(changed)
+            return made
         section = expansion(job)
         return model if section is None else expanded(model, section, job.recipe.seed)
 

@@ -13,7 +13,9 @@ from transformers import PreTrainedModel
 
 from workbench import evaluation, models, storage
 from workbench.data import TokenFile
-from workbench.recipe.schema import Recipe
+from workbench.evaluation import measurement
+from workbench.evaluation.fertility import fertility
+from workbench.recipe.schema import Recipe, Vocabulary
 from workbench.stages import prepare
 from workbench.stages.job import VERSIONS, Job, source_identity
 from workbench.storage import Store
@@ -32,12 +34,18 @@ def fingerprint(job: Job) -> str:
             "model": job.fingerprint,
             "battery": evaluation.battery_identity(section.battery),
             "texts": {
-                entry.name: source_identity(entry.text, job.recipe.seed)
+                entry.name: source_identity(entry.text, job.recipe)
                 for entry in evaluation.load_battery(section.battery).language
             },
             "metadata": metadata(job.recipe),
+            **({"fertility": 1} if renews_vocabulary(job.recipe) else {}),
         }
     )
+
+
+def renews_vocabulary(recipe: Recipe) -> bool:
+    """Whether rows differ in their tokenizer, so that it is told what text costs under each."""
+    return any(isinstance(stage, Vocabulary) for stage in recipe.stages)
 
 
 def metadata(recipe: Recipe) -> dict[str, Any]:
@@ -51,7 +59,7 @@ def texts(recipe: Recipe, store: Store, tokenizer_folder: Path) -> dict[str, Tok
         return {}
     battery = evaluation.load_battery(recipe.evaluate.battery)
     return {
-        entry.name: prepare.token_file(store, entry.name, entry.text, recipe.seed, tokenizer_folder)
+        entry.name: prepare.token_file(store, entry.name, entry.text, recipe, tokenizer_folder)
         for entry in battery.language
     }
 
@@ -72,6 +80,10 @@ def build(job: Job, out: Path) -> None:
     harness = _harness(section.battery, job.recipe.seed)
     files = texts(job.recipe, job.store, job.model_folder)
     evaluation.evaluate(model, tokenizer, harness, files, out, title=job.variant.name)
+    if renews_vocabulary(job.recipe):
+        for entry in harness.battery.language:
+            found = fertility(files[entry.name], tokenizer, entry)
+            measurement.write(out / f"language.{entry.name}-fertility.json", [found])
     storage.write_json(out / "speed.json", {"tokens_per_second": forward_speed(model)})
 
 

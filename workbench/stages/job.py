@@ -7,16 +7,20 @@ builds it once. Nothing here loads a model, so a finished run is recognised quic
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from workbench import data, storage
-from workbench.recipe import Variant
+from workbench import data, evaluation, storage
+from workbench.errors import RecipeError
+from workbench.recipe import Variant, variants
+from workbench.recipe.curricula import DoReMi, Topics
 from workbench.recipe.inputs import Model, Source
 from workbench.recipe.methods import ControlLlm, LlamaPro
-from workbench.recipe.schema import Cpt, Merge, MergeBack, Pretrain, Quantize, Recipe, TrainingStage
+from workbench.recipe.preparation import Synthetic
+from workbench.recipe.schema import Merge, MergeBack, Quantize, Recipe, Vocabulary
+from workbench.recipe.training import Cpt, Pretrain, TrainingStage
 from workbench.retention import replay
 from workbench.storage import Store
 
@@ -25,15 +29,19 @@ VERSIONS = {
     "miniworld": 1,
     "tokenizer": 1,
     "tokens": 1,
+    "ordered": 1,
+    "preparation": 1,
+    "synthetic": 1,
     "load": 1,
-    "pretrain": 2,
-    "cpt": 2,
+    "pretrain": 3,
+    "cpt": 3,
     "expand": 1,
     "fisher": 1,
+    "vocabulary": 1,
     "merge": 1,
     "merge-back": 1,
     "quantize": 1,
-    "evaluate": 1,
+    "evaluate": 2,
 }
 
 # What may differ between two tries of one training.
@@ -42,12 +50,13 @@ SPREAD = {"checkpoint_every", "micro_batch_size"}
 
 @dataclass(frozen=True)
 class Job:
-    """One variant to make, and the job of the variant that it is made from."""
+    """One variant to make, the one that it is made from, and all before it by name."""
 
     recipe: Recipe
     variant: Variant
     parent: Job | None
     store: Store
+    earlier: dict[str, Job] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -77,6 +86,8 @@ class Job:
         stage, recipe = self.variant.stage, self.recipe
         if isinstance(stage, Pretrain | Cpt):
             return self._training
+        if isinstance(stage, Vocabulary):
+            return self._vocabulary(stage)
         if isinstance(stage, Merge):
             algorithm = getattr(stage, self.variant.algorithm or "", None)
             return {
@@ -109,16 +120,35 @@ class Job:
         names = set(self.mixture)
         if self.variant.method == "ewc" and isinstance(stage, Cpt) and stage.ewc:
             names |= set(stage.ewc.mixture)
+        section = stage.curriculum
+        names |= set(section.texts.values() if isinstance(section, Topics | DoReMi) else ())
+        reference = self.earlier[section.reference].fingerprint if isinstance(section, DoReMi) else None
         return {
             **stage.model_dump(include=set(TrainingStage.model_fields) - SPREAD - {"mixture"}),
             "method": self.variant.method,
             "method_settings": own.model_dump() if own else None,
             "mixture": self.mixture,
+            "reference": reference,
             "precision": recipe.engine.precision,
             "seed": recipe.seed,
             "dtype": self.origin.dtype,
             "new": recipe.model.new.model_dump() if self.parent is None and recipe.model.new else None,
             "sources": self._identities(names),
+        }
+
+    def _vocabulary(self, stage: Vocabulary) -> dict[str, Any]:
+        """Settings of a new vocabulary; parallel text counts where the embeddings come from it."""
+        output = stage.output or self.variant.method
+        section = stage.alignment if "translation" in (self.variant.method, output) else None
+        names = {*stage.sources, *([section.old, section.new] if section else [])}
+        return {
+            "method": self.variant.method,
+            "output": output,
+            **stage.model_dump(include={"tokens", "replace"}),
+            "alignment": section.model_dump() if section else None,
+            "sources": self._identities(names),
+            "dtype": self.origin.dtype,
+            "seed": self.recipe.seed,
         }
 
     @property
@@ -149,7 +179,7 @@ class Job:
 
     def _identities(self, names: Iterable[str]) -> dict[str, Any]:
         sources = set(names) | set(self.recipe.model.new.tokenizer_sources if self.recipe.model.new else ())
-        return {name: source_identity(self.recipe.data[name], self.recipe.seed) for name in sorted(sources)}
+        return {name: source_identity(self.recipe.data[name], self.recipe) for name in sorted(sources)}
 
 
 def expansion(job: Job) -> ControlLlm | LlamaPro | None:
@@ -160,12 +190,90 @@ def expansion(job: Job) -> ControlLlm | LlamaPro | None:
     return None
 
 
-def source_identity(source: Source, seed: int) -> dict[str, Any]:
+def source_identity(source: Source, recipe: Recipe) -> dict[str, Any]:
     """What determines the text of a source, for a fingerprint."""
     if source.miniworld:
         generated = source.model_dump(include={"miniworld", "documents"})
-        return {**generated, "seed": seed, "version": VERSIONS["miniworld"]}
+        topic = {"topic": source.topic} if source.topic else {}
+        return {**generated, **topic, "seed": recipe.seed, "version": VERSIONS["miniworld"]}
+    if source.synthetic:
+        return {**synthetic_identity(source.synthetic, recipe), "documents": source.documents}
+    if source.prepared:
+        chosen = source.model_dump(include={"where", "documents"})
+        return {"preparation": preparation_fingerprint(source.prepared, recipe), **chosen}
     return data.identity(source)
+
+
+def preparation_fingerprint(name: str, recipe: Recipe) -> str:
+    """Hash of all that determines a preparation: its settings, its texts, and the questions it avoids.
+
+    Raises:
+        RecipeError: the recipe has no such preparation.
+    """
+    if name not in recipe.prepare:
+        there = ", ".join(recipe.prepare) or "none"
+        raise RecipeError(f"prepared: no preparation {name} in prepare of {recipe.name}; there are: {there}")
+    section = recipe.prepare[name]
+    avoided = recipe.evaluate if section.decontaminate else None
+    return storage.digest(
+        {
+            "kind": "preparation",
+            "version": VERSIONS["preparation"],
+            "settings": section.model_dump(),
+            "sources": {
+                source: source_identity(recipe.data[source], recipe) for source in sorted(section.texts)
+            },
+            "battery": evaluation.battery_identity(avoided.battery) if avoided else None,
+            "seed": recipe.seed if avoided else None,
+        }
+    )
+
+
+def synthetic_identity(settings: Synthetic, recipe: Recipe) -> dict[str, Any]:
+    """What determines synthetic text: the snippets, the writer and all that is asked of it.
+
+    Raises:
+        RecipeError: the snippets or the writer are not in the recipe.
+    """
+    writer = settings.writer
+    if settings.snippets not in recipe.data:
+        raise RecipeError(
+            f"synthetic.snippets: no source {settings.snippets} in data of {recipe.name}; name one"
+        )
+    identity: dict[str, Any] = {"endpoint": writer.endpoint, "model": writer.model}
+    if writer.path:
+        identity = model_identity(Model(path=writer.path))
+    elif writer.variant:
+        identity = {"variant": job_of(recipe, writer.variant, Store(Path())).fingerprint}
+    return {
+        "kind": "synthetic",
+        "version": VERSIONS["synthetic"],
+        "settings": settings.model_dump(exclude={"snippets", "writer"}),
+        "snippets": source_identity(recipe.data[settings.snippets], recipe),
+        "writer": identity,
+        "seed": recipe.seed,
+    }
+
+
+def jobs_by_name(recipe: Recipe, store: Store) -> dict[str, Job]:
+    """One job per variant, by name, in the order in which they are made."""
+    made: dict[str, Job] = {}
+    for variant in variants(recipe):
+        parent = made[variant.parent] if variant.parent else None
+        made[variant.name] = Job(recipe, variant, parent, store, dict(made))
+    return made
+
+
+def job_of(recipe: Recipe, name: str, store: Store) -> Job:
+    """The job of one variant of a recipe.
+
+    Raises:
+        RecipeError: the recipe makes no such variant.
+    """
+    made = jobs_by_name(recipe, store)
+    if name not in made:
+        raise RecipeError(f"writer.variant: no variant {name}; {recipe.name} makes {', '.join(made)}")
+    return made[name]
 
 
 def model_identity(model: Model) -> dict[str, Any]:

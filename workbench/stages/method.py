@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from workbench import models, storage
 from workbench.data import Mixture
-from workbench.recipe.schema import Cpt
+from workbench.recipe.training import Cpt
 from workbench.retention import control_llm, distill, ewc, freeze, l2sp, llama_pro, lora
 from workbench.stages import prepare
 from workbench.stages.blueprint import expanded
@@ -73,7 +73,7 @@ def fisher(job: Job) -> Path | None:
     assert job.parent
     section, parent, recipe = stage.ewc, job.parent, job.recipe
     files = {
-        name: prepare.token_file(job.store, name, recipe.data[name], recipe.seed, parent.model_folder)
+        name: prepare.token_file(job.store, name, recipe.data[name], recipe, parent.model_folder)
         for name in section.mixture
     }
     fingerprint = storage.digest(

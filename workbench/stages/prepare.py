@@ -11,15 +11,28 @@ from workbench import data, miniworld, models, storage
 from workbench.data import TokenFile
 from workbench.recipe.inputs import Source
 from workbench.recipe.schema import Recipe
+from workbench.stages import synthetic
 from workbench.stages.job import VERSIONS, source_identity
+from workbench.stages.preparation import make as make_preparation
 from workbench.storage import Store
 
 
-def documents(source: Source, seed: int) -> Iterator[str]:
-    """The documents of any source: built in, local or from the hub."""
+def documents(store: Store, source: Source, recipe: Recipe) -> Iterator[str]:
+    """The documents of any source: built in, local, from the hub, written by a model, or prepared."""
     if source.miniworld:
-        return data.held(source, iter(miniworld.corpus(source.miniworld, seed)))
+        return data.held(source, iter(miniworld.corpus(source.miniworld, recipe.seed, source.topic)))
+    if source.synthetic:
+        snippets = documents(store, recipe.data[source.synthetic.snippets], recipe)
+        return data.held(source, synthetic.documents(store, source.synthetic, recipe, snippets))
+    if source.prepared:
+        folder = preparation(store, source.prepared, recipe)
+        return data.held(source, data.prepared(folder, source.where))
     return data.documents(source)
+
+
+def preparation(store: Store, name: str, recipe: Recipe) -> Path:
+    """The folder of a preparation of the recipe, made if it is not there yet."""
+    return make_preparation(store, name, recipe, lambda source: documents(store, source, recipe))
 
 
 def tokenizer(store: Store, recipe: Recipe) -> Path:
@@ -32,18 +45,18 @@ def tokenizer(store: Store, recipe: Recipe) -> Path:
             "kind": "tokenizer",
             "version": VERSIONS["tokenizer"],
             "vocab_size": new.vocab_size,
-            "sources": [source_identity(source, recipe.seed) for source in sources],
+            "sources": [source_identity(source, recipe) for source in sources],
         }
     )
 
     def build(out: Path) -> None:
-        texts = chain.from_iterable(documents(source, recipe.seed) for source in sources)
+        texts = chain.from_iterable(documents(store, source, recipe) for source in sources)
         models.train_tokenizer(texts, new.vocab_size).save_pretrained(out)
 
     return store.make(fingerprint, build)
 
 
-def token_file(store: Store, name: str, source: Source, seed: int, tokenizer_folder: Path) -> TokenFile:
+def token_file(store: Store, name: str, source: Source, recipe: Recipe, tokenizer_folder: Path) -> TokenFile:
     """The tokens of a source under a tokenizer, and of exchanges under its chat template."""
     load = partial(models.load_tokenizer, tokenizer_folder)
     told = {"chat_template": load().chat_template} if source.chat else {}
@@ -51,7 +64,7 @@ def token_file(store: Store, name: str, source: Source, seed: int, tokenizer_fol
         {
             "kind": "tokens",
             "version": VERSIONS["tokens"],
-            "source": source_identity(source, seed),
+            "source": source_identity(source, recipe),
             "tokenizer": storage.file_digest(tokenizer_folder / "tokenizer.json"),
             **told,
         }
@@ -60,7 +73,9 @@ def token_file(store: Store, name: str, source: Source, seed: int, tokenizer_fol
     def build(out: Path) -> None:
         known = load()
         texts = (
-            data.documents(source, partial(data.render, known)) if source.chat else documents(source, seed)
+            data.documents(source, partial(data.render, known))
+            if source.chat
+            else documents(store, source, recipe)
         )
         data.write_tokens(texts, known, out, f"tokens of {name}", marked=source.chat is not None)
 

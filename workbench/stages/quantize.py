@@ -50,7 +50,7 @@ def calibration(job: Job, tokenizer_folder: Path) -> list[torch.Tensor] | None:
     if section is None or job.variant.method == "rtn":
         return None
     files = {
-        name: prepare.token_file(job.store, name, recipe.data[name], recipe.seed, tokenizer_folder)
+        name: prepare.token_file(job.store, name, recipe.data[name], recipe, tokenizer_folder)
         for name in section.mixture
     }
     mixture = Mixture(files, section.mixture, recipe.seed, section.sequences, section.sequence_length)

@@ -14,24 +14,23 @@ from typing import Any
 import torch
 
 from workbench import evaluation, models, storage, training
-from workbench.data import Mixture, TokenFile
+from workbench.data import TokenFile
 from workbench.errors import WorkbenchError
-from workbench.recipe.schema import Cpt, Engine, Pretrain, Recipe
+from workbench.recipe.schema import Engine, Recipe
+from workbench.recipe.training import Cpt, Pretrain
 from workbench.retention import control_llm
-from workbench.stages import evaluate, method, prepare
+from workbench.stages import curriculum, evaluate, method, ordering, prepare
 from workbench.stages.job import Job
 from workbench.stages.measure import measured
 from workbench.stages.result import StageResult
 
 PROGRAM, REQUEST = ("-m", "workbench.stages.train"), "request.json"
-PROBE_DOCUMENTS = 64
 SHARE_STEPS = 4  # batches over which the mean share of a Control LLM's copies is taken
 
 
 def build(job: Job, out: Path) -> None:
     """Train `job`'s variant into `out`; goes on from the checkpoints that a stopped try left there."""
     tokenizer = job.parent.model_folder if job.parent else prepare.tokenizer(job.store, job.recipe)
-    sources = job.recipe.data
     request = {
         "title": job.variant.name,
         "recipe": job.recipe.model_dump(mode="json", by_alias=True),
@@ -39,9 +38,10 @@ def build(job: Job, out: Path) -> None:
         "method": job.variant.method,
         "mixture": job.mixture,
         "tokens": {
-            name: str(prepare.token_file(job.store, name, sources[name], job.recipe.seed, tokenizer).folder)
-            for name in job.mixture
+            name: str(ordering.training_tokens(job, name, tokenizer).folder.resolve()) for name in job.mixture
         },
+        **curriculum.needs(job, tokenizer),
+        "start_rate": curriculum.start_of(job),
         "tokenizer": str(tokenizer),
         "parent": str(job.parent.model_folder) if job.parent else None,
         "start": str(method.start(job)) if job.parent else None,
@@ -52,10 +52,10 @@ def build(job: Job, out: Path) -> None:
         },
         "out": str(out),
     }
+    storage.write_json(out / REQUEST, request)
     if job.recipe.engine.processes == 1:
         execute(request)
     else:
-        storage.write_json(out / REQUEST, request)
         training.launch([*PROGRAM, str(out / REQUEST)], job.recipe.engine)
 
 
@@ -71,10 +71,7 @@ def processes_command(engine: Engine) -> list[str]:
 def execute(request: dict[str, Any]) -> None:
     """Train and save, on every process alike; process 0 writes."""
     recipe = Recipe.model_validate(request["recipe"])
-    stage = recipe.stages[request["stage"]]
-    assert isinstance(stage, Pretrain | Cpt)
-    if isinstance(stage, Cpt):
-        stage = stage.under(request["method"])
+    stage = stage_of(recipe, request)
     out = Path(request["out"])
     tokenizer = models.load_tokenizer(Path(request["tokenizer"]))
     if request["start"]:
@@ -83,8 +80,7 @@ def execute(request: dict[str, Any]) -> None:
         assert recipe.model.new
         model = models.new(recipe.model.new, recipe.seed)
     models.check_tokenizer(model.config, tokenizer)
-    files = {name: TokenFile(Path(folder)) for name, folder in request["tokens"].items()}
-    mixture = Mixture(files, request["mixture"], recipe.seed, stage.batch_size, stage.sequence_length)
+    mixture = curriculum.mixture(recipe, stage, request)
     handed = method.Handed()
     if isinstance(stage, Cpt):
         handed = method.hand(model, stage, request["method"], request, recipe.seed)
@@ -99,6 +95,7 @@ def execute(request: dict[str, Any]) -> None:
             penalty=handed.penalty,
             anchor=handed.anchor,
             probe=_probe(recipe, stage, tokenizer, request["texts"]),
+            steering=curriculum.steering(recipe, stage, mixture, request),
             title=request["title"],
         )
     if training.is_first_process():
@@ -118,9 +115,22 @@ def execute(request: dict[str, Any]) -> None:
                 "optimizer_bytes": result.optimizer_bytes,
                 **({"copy_shares": shares} if shares else {}),
                 "epochs": mixture.epochs(result.steps),
+                **curriculum.told(mixture, stage, result.steps),
             },
         ).write(out)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # only now is there nothing to go on with
+
+
+def stage_of(recipe: Recipe, request: dict[str, Any]) -> Pretrain | Cpt:
+    """The stage as a request's method trains it, with a number where its schedule has to start."""
+    stage = recipe.stages[int(request["stage"])]
+    assert isinstance(stage, Pretrain | Cpt)
+    if isinstance(stage, Cpt):
+        stage = stage.under(request["method"])
+    if request["start_rate"] is None:
+        return stage
+    schedule = stage.schedule.model_copy(update={"start": request["start_rate"]})
+    return stage.model_copy(update={"schedule": schedule})
 
 
 def _probe(
@@ -130,7 +140,7 @@ def _probe(
         return None
     battery = evaluation.load_battery(recipe.evaluate.battery)
     files = {name: TokenFile(Path(folder)) for name, folder in texts.items()}
-    return evaluation.Probe(battery, tokenizer, files, evaluate.metadata(recipe), PROBE_DOCUMENTS)
+    return evaluation.Probe(battery, tokenizer, files, evaluate.metadata(recipe), stage.probe_limit)
 
 
 if __name__ == "__main__":

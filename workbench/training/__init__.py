@@ -11,11 +11,13 @@ from workbench.training.objective import Penalty, in_pieces, summed_cross_entrop
 from workbench.training.probes import Probe, probe_steps
 from workbench.training.processes import is_first_process
 from workbench.training.schedule import learning_rate
+from workbench.training.steering import Steering
 
 __all__ = [
     "Anchor",
     "Penalty",
     "Probe",
+    "Steering",
     "TrainingResult",
     "command",
     "in_pieces",

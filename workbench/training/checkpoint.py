@@ -21,7 +21,7 @@ from workbench import storage
 from workbench.errors import RunError
 from workbench.training.state import State
 
-FORMAT = 2
+FORMAT = 3
 KEPT = 2  # whole checkpoints on disk: the newest, and one to fall back on
 
 
@@ -35,6 +35,7 @@ class Checkpoint:
         seconds: time spent so far.
         loss: of the last step, in nats a token.
         floor: the value before training of what the floor holds, and the step of the last sound probe.
+        steering: what the curriculum goes on from; empty where it has no controller.
         settings: everything that the weights depend on, to refuse a checkpoint of another training.
         state: weights and moments by name, float32, on the CPU.
     """
@@ -44,6 +45,7 @@ class Checkpoint:
     seconds: float
     loss: float
     floor: tuple[float | None, int | None]
+    steering: dict[str, Any]
     settings: dict[str, Any]
     state: State
 

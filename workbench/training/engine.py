@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from workbench.errors import RecipeError
-from workbench.recipe.schema import Engine, TrainingStage
+from workbench.recipe.schema import Engine
+from workbench.recipe.training import TrainingStage
 from workbench.training.anchor import Anchor, AnchoredAdamW
 from workbench.training.objective import Objective
 

@@ -19,7 +19,8 @@ from transformers import PreTrainedModel
 
 from workbench.data import Mixture
 from workbench.progress import progress
-from workbench.recipe.schema import Engine, TrainingStage
+from workbench.recipe.schema import Engine
+from workbench.recipe.training import TrainingStage
 from workbench.training import checkpoint, processes, state
 from workbench.training import engine as engines
 from workbench.training.anchor import Anchor
@@ -28,7 +29,8 @@ from workbench.training.log import MetricsLog
 from workbench.training.objective import Objective, Penalty
 from workbench.training.probes import Probe, Watch
 from workbench.training.schedule import learning_rate
-from workbench.training.step import drawn, update
+from workbench.training.steering import Steering
+from workbench.training.step import update
 from workbench.training.throughput import Pace
 
 ROWS = 2000  # most step rows in metrics.jsonl; a longer training logs every so many steps
@@ -46,7 +48,7 @@ class TrainingResult:
         final_loss: cross entropy of the last batch before its update, in nats a target token.
         trainable_parameters: numbers that were trained.
         optimizer_bytes: of AdamW's state on this process.
-        stopped: the sentence to tell when the floor ended the training, else None.
+        stopped: the sentence to tell when the floor or a dry source ended the training, else None.
     """
 
     steps: int
@@ -71,6 +73,7 @@ def train(
     penalty: Penalty | None = None,
     anchor: Anchor | None = None,
     probe: Probe | None = None,
+    steering: Steering | None = None,
     title: str,
 ) -> TrainingResult:
     """Train a model in place; every process calls this, the first one writes.
@@ -91,6 +94,7 @@ def train(
         anchor: pulls the weights back to those that the model comes with.
         probe: measured at the steps of `probe_steps`, if `stage.probe_every` is set; called without
             gradients, in evaluation mode, on every process alike.
+        steering: changes the weights of the mixture on the way.
         title: shown with the progress.
 
     Raises:
@@ -105,6 +109,8 @@ def train(
     last = checkpoint.newest(out / "checkpoints", settings)
     if last:
         state.check_trainable(model, last.state)
+        if steering:
+            steering.restore(last.steering)
     watch = Watch(probe, stage, *(last.floor if last else ()))
     first, loss = (last.step, last.loss) if last else (0, math.nan)
     began -= last.seconds if last else 0.0
@@ -118,16 +124,19 @@ def train(
         whole = state.gather(ds, keep=rank == 0)
         if rank == 0:
             seconds, floor = time.perf_counter() - began, (watch.start, watch.sound)
-            made = Checkpoint(step, state.updates(ds), seconds, loss, floor, settings, whole)
+            steered = steering.state() if steering else {}
+            made = Checkpoint(step, state.updates(ds), seconds, loss, floor, steered, settings, whole)
             checkpoint.write(out / "checkpoints", made)
 
     done = first
     if first == 0:
         watch.look(model, log, 0)
+        if steering:
+            steering.look(model, log, 0)
         if watch.rolls_back:
             save(0)
     with progress(title, stage.steps, "steps", done=first, quiet=rank > 0) as advance:
-        while done < stage.steps and not watch.fallen:
+        while done < stage.steps and not watch.fallen and mixture.lasts(done):
             step, done = done, done + 1
             with pace:
                 torch.manual_seed(_seed(seed, step, rank))
@@ -139,8 +148,12 @@ def train(
                 row: dict[str, Any] = {"step": done, "tokens": tokens, "loss": loss, "grad_norm": made.norm}
                 extra = {"penalty": made.penalty} if penalty or anchor else {}
                 row |= {"learning_rate": rate, **extra, **pace.figures()}
-                log.write(**row, sources=drawn(mixture, step), batch=made.digest)
+                row |= {"sources": mixture.drawn(step), "source_losses": made.source_losses}
+                log.write(**row, **_weights(mixture, stage, step), batch=made.digest)
             watch.look(model, log, done)
+            if steering:
+                steering.count(made)
+                steering.look(model, log, done)
             sound = watch.rolls_back and watch.sound == done
             if done < stage.steps and not watch.fallen and (sound or done % stage.checkpoint_every == 0):
                 save(done)
@@ -155,7 +168,8 @@ def train(
         log.close()
     seconds, tokens = time.perf_counter() - began, done * stage.batch_size * stage.sequence_length
     speed = pace.tokens_per_second
-    return TrainingResult(done, tokens, seconds, speed, loss, trainable, held, watch.fallen)
+    stopped = watch.fallen or _ran_dry(mixture, stage, done)
+    return TrainingResult(done, tokens, seconds, speed, loss, trainable, held, stopped)
 
 
 def _engine(
@@ -189,6 +203,24 @@ def _engine(
     return ds
 
 
+def _weights(mixture: Mixture, stage: TrainingStage, step: int) -> dict[str, Any]:
+    """Weights of a batch where they may change on the way, for the log."""
+    if stage.curriculum is None and stage.when_dry != "redistribute":
+        return {}
+    dry = {"dry": list(mixture.dry(step))} if mixture.dry(step) else {}
+    return {"weights": mixture.weights(step), **dry}
+
+
+def _ran_dry(mixture: Mixture, stage: TrainingStage, done: int) -> str | None:
+    """The sentence to tell when the sources ended the training."""
+    if done == stage.steps or mixture.lasts(done):
+        return None
+    return (
+        f"training ended at step {done} of {stage.steps}, for sources are dry: {mixture.whats_dry(done)}, "
+        f"too few for another batch of {stage.batch_size}"
+    )
+
+
 def _finish(ds: Any, model: PreTrainedModel, dtype: torch.dtype, engine: Engine) -> None:
     """Leave an ordinary model behind, with its final weights and in evaluation mode."""
     state.release(ds, dtype)
@@ -201,9 +233,9 @@ def _settings(mixture: Mixture, stage: TrainingStage, engine: Engine, seed: int)
     """What the course of a training depends on; ZeRO and the number of processes only round differently."""
     fields = set(TrainingStage.model_fields) - {"checkpoint_every", "micro_batch_size", "mixture"}
     if stage.floor is None:
-        fields -= {"probe_every"}
+        fields -= {"probe_every", "probe_limit"}
     chosen = stage.model_dump(mode="json", include=fields)
-    return {**chosen, "mixture": mixture.schedule[0][1], "precision": engine.precision, "seed": seed}
+    return {**chosen, "mixture": mixture.history[0][1], "precision": engine.precision, "seed": seed}
 
 
 def _seed(seed: int, step: int, rank: int) -> int:

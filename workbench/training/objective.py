@@ -7,7 +7,7 @@ batch, however it is cut into processes and micro-batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import torch
@@ -38,7 +38,8 @@ class Objective(nn.Module):
             batch: on the device of the model.
 
         Returns:
-            Sum of the cross entropy over the target tokens in nats, and the penalty; scalars in float32.
+            [B] cross entropy of each sequence summed over its target tokens, in nats, and the penalty, a
+            scalar; float32.
         """
         device = batch.tokens.device
         with torch.autocast(device.type, torch.bfloat16) if self.autocast else nullcontext():
@@ -50,11 +51,12 @@ class Objective(nn.Module):
             ).logits  # [B, L, V]
             nothing = torch.zeros((), device=device)
             penalty = self.penalty(self.model, batch, logits) if self.penalty else nothing
-        return summed_cross_entropy(logits.flatten(0, 1), batch.labels.flatten()), penalty
+        nats = cross_entropies(logits.flatten(0, 1), batch.labels.flatten())
+        return nats.view(batch.labels.shape).sum(1), penalty
 
 
-def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy in float32, summed over the positions that have a target.
+def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy in float32 at each position, 0 where nothing is predicted.
 
     Where the float32 copy of the logits would be large, it is made in pieces, and made again in the
     backward pass instead of kept.
@@ -64,9 +66,22 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         labels: [N], int64; NO_TARGET where nothing is predicted.
 
     Returns:
+        [N] in float32, nats.
+    """
+    return torch.cat(list(_pieces(_cross_entropies, logits, labels)))
+
+
+def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy in float32, summed over the positions that have a target; in pieces too.
+
+    Args:
+        logits: [N, V], any float dtype.
+        labels: [N], int64; NO_TARGET where nothing is predicted.
+
+    Returns:
         Scalar in float32, nats.
     """
-    return in_pieces(_cross_entropy, logits, labels)
+    return cross_entropies(logits, labels).sum()
 
 
 def in_pieces(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, other: Tensor) -> Tensor:
@@ -77,14 +92,20 @@ def in_pieces(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, other: T
         logits: [N, V].
         other: [N, ...], what they are compared with.
     """
-    if logits.numel() <= LOGITS_AT_ONCE:
-        return loss(logits, other)
-    rows = max(1, LOGITS_AT_ONCE // logits.shape[1])
     total = torch.zeros((), device=logits.device)
-    for piece, others in zip(logits.split(rows), other.split(rows), strict=True):
-        total = total + checkpoint(loss, piece, others, use_reentrant=False)
+    for part in _pieces(loss, logits, other):
+        total = total + part
     return total
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return functional.cross_entropy(logits.float(), labels, ignore_index=NO_TARGET, reduction="sum")
+def _pieces(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, other: Tensor) -> Iterator[Tensor]:
+    if logits.numel() <= LOGITS_AT_ONCE:
+        yield loss(logits, other)
+        return
+    rows = max(1, LOGITS_AT_ONCE // logits.shape[1])
+    for piece, others in zip(logits.split(rows), other.split(rows), strict=True):
+        yield checkpoint(loss, piece, others, use_reentrant=False)
+
+
+def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.float(), labels, ignore_index=NO_TARGET, reduction="none")

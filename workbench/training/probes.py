@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from workbench.errors import RecipeError
-from workbench.recipe.schema import Floor, TrainingStage
+from workbench.recipe.training import Floor, TrainingStage
 from workbench.training import processes
 from workbench.training.log import MetricsLog
 

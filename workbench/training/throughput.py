@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from workbench.recipe.schema import Engine, TrainingStage
+from workbench.recipe.schema import Engine
+from workbench.recipe.training import TrainingStage
 
 # Dense bfloat16 FLOP/s without sparsity, from the makers' data sheets.
 _DATA_SHEET = {

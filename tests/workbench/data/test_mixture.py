@@ -97,8 +97,8 @@ def test_new_weights_take_effect_from_their_step_on_and_can_be_replayed(files: d
     assert torch.equal(constant.batch(29).tokens, changed.batch(29).tokens)
     before, after = changed.counts(30), changed.counts(130)
     assert {name: after[name] - before[name] for name in WEIGHTS} == {"old": 800, "new": 200, "rare": 0}
-    replayed = Mixture(files, changed.schedule[0][1], 0, 10, L)
-    for step, weights in changed.schedule[1:]:
+    replayed = Mixture(files, changed.history[0][1], 0, 10, L)
+    for step, weights in changed.history[1:]:
         replayed.reweigh(step, weights)
     assert torch.equal(replayed.batch(77).tokens, changed.batch(77).tokens)
 

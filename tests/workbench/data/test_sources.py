@@ -106,6 +106,19 @@ def test_what_cannot_be_read_is_named(
         _read(tmp_path if whole_folder else tmp_path / name)
 
 
+def test_parquet_with_latin_1_text(tmp_path: Path) -> None:
+    texts = pyarrow.array([b"good", b"caf\xe9"], pyarrow.binary()).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a.parquet, after row 0: not UTF-8, byte 0xe9 at offset 3"):
+        _read(tmp_path / "a.parquet")
+
+
+def test_jsonl_with_a_line_of_latin_1(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes('{"text": "é"}\n'.encode() + '{"text": "é"}\n'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"a.jsonl:2: not UTF-8, byte 0xe9 at offset 25"):
+        _read(tmp_path / "a.jsonl")
+
+
 def test_parquet_without_the_field_or_with_missing_text(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"body": ["a", None], "id": [1, 2]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a.parquet: no text, only body, id"):

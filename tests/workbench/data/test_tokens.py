@@ -188,3 +188,15 @@ def test_facts_are_plain_json(make_tokens: Callable[[str, int], TokenFile]) -> N
     assert facts["tokens"] == len(file.tokens) == file.starts[-1]
     assert facts["dtype"] == "uint16"
     assert file.name == "facts"
+
+
+def test_a_document_longer_than_the_context_goes_on_in_the_next_window(
+    byte_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    text = "".join(chr(ord("a") + i % 26) for i in range(1000))
+    file = write_tokens(["before", text, "after"], byte_tokenizer, tmp_path / "long", "long")
+    windows = [file.window(i, 64) for i in range(file.windows(64))]
+    tokens = np.concatenate([window.tokens[:-1] for window in windows])
+    assert byte_tokenizer.decode(tokens, skip_special_tokens=True).startswith("before" + text[:900])
+    inner = [window for window in windows if not (window.documents > 0).any()]
+    assert len(inner) >= 1000 // 64 - 1

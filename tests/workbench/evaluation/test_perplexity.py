@@ -86,3 +86,23 @@ def test_a_real_model_on_real_text_agrees_with_plain_transformers(shared_data: P
     measured = perplexity(real, text, entry(256), 8, "t", quiet=True)[0]
     assert measured.value == pytest.approx(transformers_perplexity(real, text.tokens, 256), rel=1e-4)
     assert 2 < measured.value < 30
+
+
+def test_whole_texts_apart_are_told_by_document(
+    model: LlamaForCausalLM, text: TokenFile, tmp_path: Path
+) -> None:
+    """All bytes are told, whatever the windows and the rest that fills none of them."""
+    apart = entry(48).model_copy(update={"documents": "apart"})
+    by_window, by_document = perplexity(model, text, apart, 3, "t", quiet=True)
+    assert len(by_document.items) == text.num_documents
+    assert len(by_window.items) == -(-(text.num_tokens - 1) // 48)
+    assert sum(size for _, size in by_document.items.values()) == text.num_bytes
+    nats = [sum(nats for nats, _ in found.items.values()) for found in (by_window, by_document)]
+    assert nats[0] == pytest.approx(nats[1], rel=1e-12)
+    start, stop = text.starts[1], text.starts[2]
+    assert (stop - 1) // 48 == start // 48, "a document in one window sees the same as alone"
+    alone = torch.from_numpy(text.tokens[start:stop].astype(np.int64))[None]
+    with torch.no_grad():
+        loss = float(model(input_ids=alone, labels=alone).loss) * (stop - start - 1)
+    # EOS is a target too, of no bytes.
+    assert by_document.items["1"][0] == pytest.approx(loss, rel=1e-4)

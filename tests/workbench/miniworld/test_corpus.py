@@ -10,7 +10,7 @@ from workbench import miniworld
 from workbench.miniworld.corpus import QUALITIES, TOPICS, Kind
 from workbench.miniworld.tongue import tongue
 
-KINDS: tuple[Kind, ...] = ("base", "base_heldout", "new", "new_heldout")
+KINDS: tuple[Kind, ...] = ("base", "base_heldout", "new", "new_heldout", "new_crawl")
 
 
 def test_same_seed_gives_same_texts_in_another_process() -> None:
@@ -37,7 +37,9 @@ def test_another_seed_is_another_world(language: str) -> None:
 @pytest.mark.parametrize("language", ["base", "new"])
 def test_held_out_texts_are_no_training_texts(language: str) -> None:
     training = set(miniworld.corpus(language, 1))  # type: ignore[arg-type]
-    assert not training & set(miniworld.corpus(f"{language}_heldout", 1))  # type: ignore[arg-type]
+    held_out = set(miniworld.corpus(f"{language}_heldout", 1))  # type: ignore[arg-type]
+    assert not training & held_out
+    assert not set(miniworld.corpus("new_crawl", 1)) & held_out
 
 
 @pytest.mark.parametrize("language", ["base", "new"])
@@ -57,11 +59,8 @@ def test_realised_shares_match_the_declared_ones(kind: Kind) -> None:
     for topic, share in TOPICS.items():
         assert abs(topics[topic] / len(told) - share) < 0.125
     qualities = Counter(document.quality for document in told)
-    if kind.endswith("_heldout"):
-        assert set(qualities) == {"high"}
-    else:
-        for quality, share in QUALITIES["base" if kind == "base" else "new"].items():
-            assert abs(qualities[quality] / len(told) - share) < 0.03
+    for quality, share in QUALITIES[kind].items():
+        assert abs(qualities[quality] / len(told) - share) < 0.03
 
 
 def test_low_quality_tells_no_fact() -> None:
@@ -82,3 +81,10 @@ def test_the_languages_share_no_content_word() -> None:
 def test_unknown_corpus_is_refused() -> None:
     with pytest.raises(ValueError, match="base_heldout"):
         miniworld.corpus("old", 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["base", "new_heldout"])
+def test_topics_part_a_corpus(kind: str) -> None:
+    parts = [miniworld.corpus(kind, 1, topic) for topic in ("people", "places", "things", "beasts")]  # type: ignore[arg-type]
+    assert all(parts)
+    assert sorted(text for part in parts for text in part) == sorted(miniworld.corpus(kind, 1))  # type: ignore[arg-type]

@@ -136,7 +136,7 @@ def test_resolved_text_names_every_default(load, sound: str) -> None:
     text = load(sound).text
     for line in (
         "seed: 1",
-        "schedule: {kind: cosine, warmup: 0.05, decay: 0.2, final: 0.1}",
+        "schedule: {kind: cosine, start: 0.0, warmup: 0.05,",
         "group_size: 128",
         "rows: all",
     ):

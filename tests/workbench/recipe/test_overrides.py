@@ -15,7 +15,7 @@ REPEATABLE = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-TOP = "name, description, seed, replicates, model, data, stages, evaluate, engine, expect"
+TOP = "name, description, seed, replicates, model, data, prepare, stages, evaluate, engine, expect"
 
 
 @pytest.mark.parametrize(

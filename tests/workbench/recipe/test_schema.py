@@ -5,7 +5,8 @@ from pydantic import ValidationError
 
 from workbench.recipe.inputs import Source
 from workbench.recipe.methods import Calibration, Replay
-from workbench.recipe.schema import Cpt, Quantize, Schedule
+from workbench.recipe.schema import Quantize
+from workbench.recipe.training import Cpt, Schedule
 
 TRAINING: dict[str, Any] = {
     "kind": "cpt",

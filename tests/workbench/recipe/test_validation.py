@@ -1,15 +1,19 @@
 # ruff: noqa: E501 - a message stands on one line here, as users see it.
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel, ConfigDict
 
 from workbench.errors import RecipeError
 from workbench.recipe import read
+from workbench.recipe.inputs import Source
 from workbench.recipe.validation import shown
 
 NAME = "a name of letters, digits, '.', '_' and '-', a letter or digit first, at most 64 characters"
-KINDS = '"cpt", "load", "merge", "merge-back", "pretrain" or "quantize"'
+KINDS = '"cpt", "load", "merge", "merge-back", "pretrain", "quantize" or "vocabulary"'
+_NAMES = [f'"{name}"' for name in get_args(get_args(Source.model_fields["miniworld"].annotation)[0])]
+CORPORA = " or ".join((", ".join(_NAMES[:-1]), _NAMES[-1]))
 ENVIRONMENT = "secrets do not belong in a recipe; remove it and set it in the environment, such as HF_TOKEN"
 
 
@@ -38,7 +42,7 @@ ENVIRONMENT = "secrets do not belong in a recipe; remove it and set it in the en
         ("battery: miniworld", "battery: a/b", f'r.yaml:37:3  evaluate.battery: found "a/b"; allowed: {NAME}'),
         ("battery: miniworld", "battery: miniworld\n  rows: al", 'r.yaml:38:3  evaluate.rows: found "al"; did you mean all? allowed: a list, each text, or "all"'),
         ("battery: miniworld", "battery: miniworld\n  rows: [1]", "r.yaml:38:10  evaluate.rows[0]: found 1; allowed: text; put quotes around it"),
-        ("  old: {miniworld: base}", "  old: {miniworld: bass}", 'r.yaml:14:9  data.old.miniworld: found "bass"; did you mean base? allowed: "base", "base_heldout", "new" or "new_heldout"'),
+        ("  old: {miniworld: base}", "  old: {miniworld: bass}", 'r.yaml:14:9  data.old.miniworld: found "bass"; did you mean base? allowed: ' + CORPORA),
         ("[0.8, 1.0]", "[0.8]", "r.yaml:39:3  expect.base.retained.facts.acc[1]: missing; needed: a number"),
         ("[0.8, 1.0]", "[0.8, 0.9, 1]", "r.yaml:39:3  expect.base.retained.facts.acc: found [0.8, 0.9, 1]; allowed: a list of a number and a number"),
         ("evaluate:\n", "engine: fast\nevaluate:\n", 'r.yaml:36:1  engine: found "fast"; allowed: a section with the keys processes, nodes, launcher, hostfile, zero_stage, offload, precision, compile, activation_checkpointing'),
@@ -57,7 +61,7 @@ ENVIRONMENT = "secrets do not belong in a recipe; remove it and set it in the en
         ("    heads: 4\n", "    heads: 5\n", "r.yaml:4:3  model.new: heads 5 does not divide hidden_size 64"),
         ("mixture: {young: 1.0}", "mixture: {young: 0.7, old: 0.2}", "r.yaml:25:5  stages[1].cpt.mixture: weights must be at least 0 and sum to 1; they sum to 0.9"),
         ("    replay: {ratio: 0.3, mixture: {old: 1.0}}\n", "", "r.yaml:23:5  stages[1].cpt: the method replay needs the section replay"),
-        ("  old: {miniworld: base}", "  old: {miniworld: base, hub: a/b}", "r.yaml:14:3  data.old: needs exactly one of miniworld, path, hub; found miniworld and hub"),
+        ("  old: {miniworld: base}", "  old: {miniworld: base, hub: a/b}", "r.yaml:14:3  data.old: needs exactly one of miniworld, path, hub, prepared, synthetic; found miniworld and hub"),
         ("    tokens: 1e6", "    tokens: 100", "r.yaml:17:5  stages[0].pretrain: tokens 100 is less than one batch (16 x 128 = 2048)"),
         # Secrets.
         ("  old: {miniworld: base}", "  old: {hub: hf_abcdefghijklmnopqrst}", f"r.yaml:14:9  data.old.hub: this looks like an access token; {ENVIRONMENT}"),
@@ -92,7 +96,7 @@ def test_all_faults_are_reported_at_once_in_the_order_of_the_file(faults) -> Non
     )
     assert said == [
         "r.yaml:2:1  descripton: unknown key; did you mean description? "
-        "valid keys: name, description, seed, replicates, model, data, stages, evaluate, engine, expect",
+        "valid keys: name, description, seed, replicates, model, data, prepare, stages, evaluate, engine, expect",
         "r.yaml:8:5  model.new.layers: found -2; allowed: a whole number above 0",
         'r.yaml:12:25  model.new.tokenizer_sources[0]: no source "odl" in data; did you mean old? there are: old, young',
         "r.yaml:19:5  stages[0].pretrain.tokns: unknown key; did you mean tokens?",

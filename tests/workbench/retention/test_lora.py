@@ -47,6 +47,13 @@ def test_only_the_adapters_of_the_blocks_are_trained(model: LlamaForCausalLM) ->
     assert all(".lora_A." in name or ".lora_B." in name for name in trained)
 
 
+def test_embeddings_and_head_are_trained_whole_where_asked(model: LlamaForCausalLM) -> None:
+    merge = lora.wrap(model, Lora(rank=4, train_embeddings=True), 1)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name}
+    assert trained == {"model.embed_tokens.weight", "lm_head.weight"}
+    assert merge(model) is model
+
+
 def test_changes_nothing_before_training(model: LlamaForCausalLM) -> None:
     before = model(TOKENS).logits
     lora.wrap(model, Lora(rank=4), 1)

@@ -8,7 +8,8 @@ import pytest
 
 from workbench import recipe
 from workbench.errors import ModelError, RunError
-from workbench.recipe.schema import Cpt, Engine
+from workbench.recipe.schema import Engine
+from workbench.recipe.training import Cpt
 from workbench.run import forecast, walk
 from workbench.storage import Store
 

@@ -107,3 +107,10 @@ def test_merged_rows_meet_their_parent_and_what_it_was_made_from(race, rows):
     merged = replace(rows[2], variant="merged", parent="cpt-full", method="merge")
     built = sheet.build("r", [first, rows[0], *later, merged], seed=0)
     assert opponents(built.rows[-1], built.rows) == ["cpt-full", "base", "other"]
+
+
+def test_a_row_named_by_the_recipe_is_one_more_opponent(rows):
+    named = [replace(row, against="cpt-full") if row.variant == "cpt-replay" else row for row in rows]
+    built = sheet.build("quickstart", named, seed=1)
+    assert opponents(built.row("cpt-replay"), built.rows) == ["base", "cpt-full"]
+    assert built.against("cpt-replay", "cpt-full")["retained.facts.acc"].verdict == "better"

@@ -10,7 +10,7 @@ from workbench import sheet
 ROW = {
     *("variant", "parent", "stage", "method", "settings", "nominal_bits", "real_bits", "disk_bytes"),
     *("metrics", "seconds", "peak_memory_bytes", "tokens_per_second", "status", "warnings"),
-    "trainable_parameters",
+    *("trainable_parameters", "against"),
 }
 METRIC = {"value", "stderr", "ci", "n", "higher_is_better", "protocol", "seeds", "seeds_ci"}
 COMPARISON = {"variant", "against", "metric", "difference", "ci", "p", "p_holm", "verdict", "sentence"}

@@ -84,3 +84,16 @@ def test_perplexities_pretraining_and_late_probes_have_no_gap(example):
     found = gaps(example, [sheet.Curve("base", points), sheet.Curve("cpt-full", points)])
     assert [(one.variant, one.metric) for one in found] == [("cpt-full", "retained.facts.acc")]
     assert gaps(example, [sheet.Curve("cpt-full", points[1:])]) == []
+
+
+def test_seeds_have_depths_and_an_interval_of_their_mean(race):
+    def points(lowest: float) -> list[dict[str, object]]:
+        scores = (0.9, lowest, 0.8)
+        return [{"tokens": i, "probe": {"retained.facts.acc": score}} for i, score in enumerate(scores)]
+
+    curve = sheet.Curve("cpt-full", points(0.5), [points(0.4), points(0.5), points(0.6)])
+    (found,) = gaps(race, [curve])
+    assert found.depths == pytest.approx([0.5, 0.4, 0.3]) and found.gap.depth == pytest.approx(0.4)
+    # Student's t of two degrees of freedom at 97.5 % is 4.303; the standard error is 0.1 / sqrt(3).
+    assert found.ci.high - 0.4 == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
+    assert found.to_json()["depths_ci"] == [found.ci.low, found.ci.high]

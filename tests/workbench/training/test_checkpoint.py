@@ -20,7 +20,7 @@ SETTINGS = {"seed": 1, "learning_rate": 0.1}
 
 def make(step: int, sound: int | None = None) -> Checkpoint:
     state = {kind: {"a": torch.full((40,), float(step))} for kind in ("weight", "exp_avg", "exp_avg_sq")}
-    return Checkpoint(step, step, 1.5 * step, 2.0, (0.5, sound), SETTINGS, state)
+    return Checkpoint(step, step, 1.5 * step, 2.0, (0.5, sound), {}, SETTINGS, state)
 
 
 def same(a: Checkpoint | None, b: Checkpoint) -> bool:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from workbench import data
 from workbench.errors import NumericsError, RunError
-from workbench.recipe.schema import Schedule
+from workbench.recipe.training import Schedule
 from workbench.training import learning_rate
 
 

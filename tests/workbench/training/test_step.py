@@ -12,7 +12,7 @@ def test_counts_the_sequences_of_each_source(toy: SimpleNamespace, tokens: Path)
     mixture = toy.make_mixture(tokens)
     for index in range(3):
         sources = mixture.batch(index).sources
-        assert step.drawn(mixture, index) == {name: sources.count(name) for name in toy.SOURCES}
+        assert mixture.drawn(index) == {name: sources.count(name) for name in toy.SOURCES}
 
 
 def test_a_digest_tells_batches_apart_and_not_their_order(toy: SimpleNamespace, tokens: Path) -> None:
@@ -24,5 +24,6 @@ def test_a_digest_tells_batches_apart_and_not_their_order(toy: SimpleNamespace, 
         *(getattr(batch, name)[order] for name in ("tokens", "labels", "positions", "documents")),
         [batch.sources[row] for row in order],
     )
-    assert step._agree(turned) == step._agree(batch)
-    assert step._agree(mixture.batch(1))[1] != step._agree(batch)[1]
+    agreed = step._agree(batch, mixture.names)
+    assert step._agree(turned, mixture.names) == agreed
+    assert step._agree(mixture.batch(1), mixture.names)[1] != agreed[1] == step.digest(batch)

@@ -23,7 +23,8 @@ from transformers import LlamaForCausalLM
 
 from workbench import data, models, training
 from workbench.recipe.inputs import NewModel
-from workbench.recipe.schema import Engine, TrainingStage
+from workbench.recipe.schema import Engine
+from workbench.recipe.training import TrainingStage
 
 STEPS, BATCH, LENGTH = 6, 8, 32
 SOURCES = {"short": 0.5, "long": 0.5}
@@ -54,6 +55,20 @@ def make_mixture(folder: Path) -> data.Mixture:
             data.write_tokens(texts, models.train_tokenizer([], 262), folder / name, name)
         files[name] = data.TokenFile(folder / name)
     return data.Mixture(files, SOURCES, seed=3, batch_size=BATCH, sequence_length=LENGTH)
+
+
+def held_out(folder: Path) -> Callable[[torch.nn.Module], dict[str, float]]:
+    """Mean loss of the first windows of each source."""
+
+    def measure(model: torch.nn.Module) -> dict[str, float]:
+        losses = {}
+        for name in SOURCES:
+            file = data.TokenFile(folder / name)
+            rows = torch.tensor([file.tokens[i * LENGTH : (i + 1) * LENGTH].tolist() for i in range(8)])
+            losses[name] = float(model(rows, labels=rows).loss)
+        return losses
+
+    return measure
 
 
 def make_stage(**changes: Any) -> TrainingStage:
@@ -94,10 +109,14 @@ def run(
             at_step(done)
         return {}
 
+    mixture, section = make_mixture(folder), make_stage(**(stage or {}))
+    if section.curriculum:
+        measure = None if section.curriculum.kind == "bandit" else held_out(folder)
+        options["steering"] = training.Steering(section.curriculum, section, mixture, measure, {})
     result = training.train(
         model,
-        make_mixture(folder),
-        make_stage(**(stage or {})),
+        mixture,
+        section,
         Engine.model_validate(engine or {}),
         1,
         out,
