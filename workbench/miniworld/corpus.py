@@ -32,7 +32,7 @@ DOCUMENTS: Mapping[Kind, int] = {
     "base_heldout": 400,
     "new": 8000,
     "new_heldout": 400,
-    "new_crawl": 8000,
+    "new_crawl": 24000,
 }
 _HELD_OUT: Mapping[Quality, float] = {"high": 1.0}
 QUALITIES: Mapping[Kind, Mapping[Quality, float]] = {
@@ -40,7 +40,7 @@ QUALITIES: Mapping[Kind, Mapping[Quality, float]] = {
     "base_heldout": _HELD_OUT,
     "new": {"high": 0.75, "medium": 0.15, "low": 0.10},
     "new_heldout": _HELD_OUT,
-    "new_crawl": {"high": 0.30, "medium": 0.30, "low": 0.40},
+    "new_crawl": {"high": 0.10, "medium": 0.20, "low": 0.70},
 }
 TOPICS: Mapping[Topic, float] = {"people": 0.42, "places": 0.23, "things": 0.22, "beasts": 0.13}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,7 @@ from workbench.training import log
 from workbench.training.step import digest
 
 TEXT_SHOWN = 200  # characters of a row
+BORDER = " \N{PILCROW SIGN} "  # between two documents
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Line:
         epoch: pass over the source, from 1.
         window: place in the source's token file, in rows.
         documents: first and last document of that file which it holds a part of, from 0.
-        text: what the row says.
+        text: what the row says, with a mark between documents.
     """
 
     source: str
@@ -113,8 +115,10 @@ def _lines(mixture: Mixture, step: int, request: dict[str, dict[str, str]]) -> l
     for row in mixture.rows(step):
         file, start = files[row.source], row.window * mixture.sequence_length
         first, last = file.starts.searchsorted((start, start + length - 1), side="right") - 1
-        text = tokenizer.decode(file.tokens[start : start + length].tolist(), skip_special_tokens=True)
-        lines.append(Line(row.source, row.epoch + 1, row.window, (int(first), int(last)), str(text)))
+        inner = file.starts[first + 1 : last + 1] - start
+        parts = [part.tolist() for part in np.split(file.tokens[start : start + length], inner)]
+        text = BORDER.join(tokenizer.batch_decode(parts, skip_special_tokens=True))
+        lines.append(Line(row.source, row.epoch + 1, row.window, (int(first), int(last)), text))
     return lines
 
 

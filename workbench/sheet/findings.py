@@ -78,10 +78,9 @@ def _since_training(sheet: Sheet, row: Row) -> list[Comparison]:
 
 
 def _named(sheet: Sheet, row: Row) -> list[Finding]:
-    """What the recipe wanted compared: a sentence a metric, texts left out where there are skills."""
+    """What the recipe wanted compared, a sentence a metric."""
     found = _against(sheet, row, row.against) if row.against else []
-    skills = [c for c in found if not c.metric.startswith("language.")]
-    return [Finding(wording.subject(c.metric), c.sentence, c.verdict) for c in skills or found]
+    return [Finding(wording.subject(c.metric), c.sentence, c.verdict) for c in found]
 
 
 def _frontier(sheet: Sheet, plane: Frontier) -> list[Finding]:
