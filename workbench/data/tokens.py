@@ -8,14 +8,16 @@ the chat template tells it, which holds all of its marks. A folder holds
     documents.bin  int64, where each document starts, and the end of the last
     tokens.json    counts, dtype and identity of the tokenizer; written last
 
-Bytes are counted from the tokenizer's offsets: a token stands for the text from where all tokens before
-it end to where it ends. So the bytes of a document's tokens add up to the document under any tokenizer;
-of the tokens that share one character, the first has all of its bytes.
+A token of a byte-level encoding stands for as many bytes as it has letters. Under other tokenizers bytes
+are counted from offsets: a token stands for the text from where all tokens before it end to where it ends,
+and of the tokens that share one character, the first has all of its bytes. Either way the bytes of a
+document's tokens add up to the document.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import chain
@@ -204,22 +206,42 @@ class _Encoder:
         self.bos = [] if marked or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         self.eos = [] if marked or tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         self.dtype = np.dtype("<u2" if max(tokenizer.get_vocab().values()) < 1 << 16 else "<u4")
+        self.letters = _letters(self.backend)
 
     def encode(self, texts: list[str]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
         """Token ids of all documents one after the other, the bytes of each, and tokens per document."""
-        encodings = self.backend.encode_batch(texts, add_special_tokens=False)
-        ids = chain.from_iterable((*self.bos, *encoding.ids, *self.eos) for encoding in encodings)
-        owner = np.arange(len(texts)).repeat([len(encoding) for encoding in encodings])  # of tokens but marks
-        sizes = _token_bytes(texts, encodings, owner)
-        if self.marks:
-            told = np.fromiter(
-                chain.from_iterable(encoding.ids for encoding in encodings), np.int64, len(owner)
-            )
-            sizes[np.isin(told, self.marks)] = 0
+        rows = [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+        ids = chain.from_iterable((*self.bos, *row, *self.eos) for row in rows)
+        owner = np.arange(len(texts)).repeat([len(row) for row in rows])  # of tokens but marks
+        told = np.fromiter(chain.from_iterable(rows), np.int64, len(owner))
+        sizes = None if self.letters is None else self.letters[told]
+        if sizes is None or not _add_up(texts, sizes, owner):
+            sizes = _token_bytes(texts, self.backend.encode_batch(texts, add_special_tokens=False), owner)
+        sizes[np.isin(told, self.marks)] = 0
         marks = len(self.bos) + len(self.eos)
         padded = np.zeros(len(sizes) + marks * len(texts), dtype=np.int64)
         padded[np.arange(len(sizes)) + owner * marks + len(self.bos)] = sizes
         return np.fromiter(ids, self.dtype), padded, np.bincount(owner, minlength=len(texts)) + marks
+
+
+def _letters(backend: Tokenizer) -> NDArray[np.int64] | None:
+    """Bytes that each token stands for under a byte-level encoding; None under any other."""
+    state = json.loads(backend.to_str())
+    splits = state["pre_tokenizer"] or {}
+    if not any(part["type"] == "ByteLevel" for part in splits.get("pretokenizers", [splits]) if part):
+        return None
+    added = {token["id"] for token in state["added_tokens"]}  # these are written as they are
+    vocabulary = backend.get_vocab()
+    letters = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
+    for token, number in vocabulary.items():
+        letters[number] = len(token.encode() if number in added else token)
+    return letters
+
+
+def _add_up(texts: list[str], sizes: NDArray[np.int64], owner: NDArray[np.int64]) -> bool:
+    """Whether the bytes of the tokens are those of the documents; no token has more than can be said."""
+    documents = np.bincount(owner, weights=sizes, minlength=len(texts))
+    return bool((documents == [len(text.encode()) for text in texts]).all() and sizes.max(initial=0) <= MAX_BYTES)
 
 
 def _token_bytes(texts: list[str], encodings: list[Encoding], owner: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ from workbench.storage import Store
 VERSIONS = {
     "miniworld": 1,
     "tokenizer": 1,
-    "tokens": 1,
+    "tokens": 2,
     "ordered": 1,
     "preparation": 1,
     "synthetic": 1,
