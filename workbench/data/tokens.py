@@ -241,7 +241,9 @@ def _letters(backend: Tokenizer) -> NDArray[np.int64] | None:
 def _add_up(texts: list[str], sizes: NDArray[np.int64], owner: NDArray[np.int64]) -> bool:
     """Whether the bytes of the tokens are those of the documents; no token has more than can be said."""
     documents = np.bincount(owner, weights=sizes, minlength=len(texts))
-    return bool((documents == [len(text.encode()) for text in texts]).all() and sizes.max(initial=0) <= MAX_BYTES)
+    return bool(
+        (documents == [len(text.encode()) for text in texts]).all() and sizes.max(initial=0) <= MAX_BYTES
+    )
 
 
 def _token_bytes(texts: list[str], encodings: list[Encoding], owner: NDArray[np.int64]) -> NDArray[np.int64]:

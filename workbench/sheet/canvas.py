@@ -84,12 +84,16 @@ class Look:
 
 
 def looks_of(sheet: Sheet) -> dict[str, Look]:
-    """One look a variant, the same for all variants of one method; rows without a parent are ink."""
-    methods = list(dict.fromkeys(row.method for row in sheet.rows if row.parent is not None))
-    looks = {
-        method: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, method in enumerate(methods)
-    }
-    return {row.variant: looks[row.method] if row.parent else Look(INK, "o") for row in sheet.rows}
+    """One look a variant, the same for all variants of one method; rows without a parent are ink.
+
+    Where all trained rows are of one method, it tells nothing apart, and each has a look of its own.
+    """
+    made = [row for row in sheet.rows if row.parent is not None]
+    alike = len({row.method for row in made if row.nominal_bits is None}) == 1
+    kinds = {row.variant: row.variant if alike and row.nominal_bits is None else row.method for row in made}
+    order = list(dict.fromkeys(kinds.values()))
+    looks = {kind: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, kind in enumerate(order)}
+    return {row.variant: looks[kinds[row.variant]] if row.parent else Look(INK, "o") for row in sheet.rows}
 
 
 def new_axes(title: str, x_label: str, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:

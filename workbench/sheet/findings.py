@@ -17,6 +17,12 @@ from workbench.sheet.sheet import Row, Sheet
 _MANY = 6  # rows from which on a race is told by its skills alone
 _NEARLY_FULL = 0.85  # share of full's gain from which on a method counts as having learnt the skill
 _MISSED = {"worse": "worse in", "equivalent": "unchanged in", "no evidence": "no evidence of change in"}
+_COMPARED: dict[Verdict, str] = {
+    "better": "better in",
+    "worse": "worse in",
+    "equivalent": "equivalent in",
+    "no evidence": "no evidence of a difference in",
+}
 _KEPT = {"better": "even better in", "equivalent": "kept", "no evidence": "no loss shown in"}
 _UNHARMED = {"better": "better in", "equivalent": "equivalent in", "no evidence": "no loss shown in"}
 
@@ -78,9 +84,15 @@ def _since_training(sheet: Sheet, row: Row) -> list[Comparison]:
 
 
 def _named(sheet: Sheet, row: Row) -> list[Finding]:
-    """What the recipe wanted compared, a sentence a metric."""
+    """What the recipe wanted compared, a sentence a verdict."""
     found = _against(sheet, row, row.against) if row.against else []
-    return [Finding(wording.subject(c.metric), c.sentence, c.verdict) for c in found]
+    findings = []
+    for verdict, phrase in _COMPARED.items():
+        some = [c for c in found if c.verdict == verdict]
+        if some:
+            subject = f"{row.variant} against {row.against}"
+            findings.append(Finding(subject, f"{phrase} {_moves(sheet, some)}.", verdict))
+    return findings
 
 
 def _frontier(sheet: Sheet, plane: Frontier) -> list[Finding]:

@@ -96,3 +96,11 @@ def test_all_curves_of_a_race_are_named(race_curves, race_drawings):
     figures = {drawing.name: drawing.figure for drawing in race_drawings}
     written = {text.get_text() for text in figures["training-new.facts.acc"].axes[0].texts}
     assert {curve.variant for curve in race_curves} <= written
+
+
+def test_trained_rows_of_one_method_differ_in_looks(rows):
+    by_name = {row.variant: row for row in rows}
+    twin = replace(by_name["cpt-full"], variant="other-full")
+    built = sheet.build("quickstart", [by_name["base"], by_name["cpt-full"], twin], seed=1)
+    looks = canvas.looks_of(built)
+    assert len({looks[name] for name in ("base", "cpt-full", "other-full")}) == 3
