@@ -19,10 +19,7 @@ TESTED_IN = {
     "workbench/quantization/export/dense.py": "tests/workbench/run/test_single.py",
     "workbench/sheet/canvas.py": "tests/workbench/sheet/test_plots.py",
     **dict.fromkeys(
-        (
-            f"workbench/stages/{name}.py"
-            for name in ("evaluate", "load", "prepare", "quantize", "result", "train")
-        ),
+        (f"workbench/stages/{name}.py" for name in ("evaluate", "load", "prepare", "result", "train")),
         "tests/workbench/run/test_walk.py",
     ),
     **dict.fromkeys(

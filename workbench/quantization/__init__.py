@@ -4,21 +4,26 @@
 to load the folders that `models.save` then writes.
 """
 
-from workbench.quantization.formats.affine import AffineWeight, stored_bits
+from workbench.quantization.finished import LayerReport, discard_blocks
+from workbench.quantization.formats.affine import AffineWeight
 from workbench.quantization.grid import Grid, check_group_size
-from workbench.quantization.linear import AffineLinear, linear_shapes
-from workbench.quantization.methods import METHODS
-from workbench.quantization.walk import LayerReport, Report, quantize
+from workbench.quantization.linear import QuantizedLinear, linear_shapes
+from workbench.quantization.methods import METHODS, Method, Plan
+from workbench.quantization.size import expected_bits
+from workbench.quantization.walk import Report, quantize
 
 __all__ = [
     "METHODS",
-    "AffineLinear",
     "AffineWeight",
     "Grid",
     "LayerReport",
+    "Method",
+    "Plan",
+    "QuantizedLinear",
     "Report",
     "check_group_size",
+    "discard_blocks",
+    "expected_bits",
     "linear_shapes",
     "quantize",
-    "stored_bits",
 ]

@@ -36,23 +36,41 @@ class Inputs:
     arguments: list[list[dict[str, Any]]]
 
 
-class Hessian:
-    """H = 2/N * sum of x x^T over the N tokens seen: the Hessian of the squared output error of any row of W.
+class Statistics:
+    """What the inputs of a linear are like, over all calibration tokens.
 
-    Kept as a running mean in float32, so that it neither grows with the calibration set nor depends on
-    how the set is cut into batches.
+    Kept as running means and maxima in float32, so that they neither grow with the calibration set nor
+    depend on how the set is cut into batches.
+
+    Attributes:
+        hessian: H [in, in] = 2/N * sum of x x^T over the N tokens seen, the Hessian of the squared output
+            error of any row of W.
+        mean_abs: [in], mean of |x|.
+        max_abs: [in], largest |x|.
+        num_tokens: N.
     """
 
     def __init__(self, in_features: int, device: torch.device) -> None:
-        self.matrix = torch.zeros(in_features, in_features, device=device)
+        self.hessian = torch.zeros(in_features, in_features, device=device)
+        self.mean_abs = torch.zeros(in_features, device=device)
+        self.max_abs = torch.zeros(in_features, device=device)
         self.num_tokens = 0
 
     def update(self, inputs: Tensor) -> None:
         """Add the tokens of inputs [..., in], any float dtype."""
         x = inputs.reshape(-1, inputs.shape[-1]).float()  # [tokens, in]
         total = self.num_tokens + x.shape[0]
-        self.matrix.addmm_(x.T, x, beta=self.num_tokens / total, alpha=2 / total)
+        kept = self.num_tokens / total
+        self.hessian.addmm_(x.T, x, beta=kept, alpha=2 / total)
+        magnitude = x.abs()
+        self.mean_abs = kept * self.mean_abs + magnitude.sum(0) / total
+        self.max_abs = torch.maximum(self.max_abs, magnitude.amax(0))
         self.num_tokens = total
+
+    @property
+    def dead_columns(self) -> int:
+        """Inputs that are always 0."""
+        return int((self.max_abs == 0).sum())
 
 
 def capture(model: PreTrainedModel, sequences: list[Tensor], device: torch.device) -> Inputs:
@@ -90,17 +108,17 @@ def propagate(block: nn.Module, index: int, inputs: Inputs) -> list[Tensor]:
     return outputs
 
 
-def hessians(block: nn.Module, index: int, inputs: Inputs, linears: list[nn.Linear]) -> list[Tensor]:
-    """Hessian [in, in] of each of these linears, in forward order, from one pass over the calibration set.
+def statistics(block: nn.Module, index: int, inputs: Inputs, linears: list[nn.Linear]) -> list[Statistics]:
+    """Statistics of the inputs of each of these linears, in forward order, from one pass.
 
     The pass ends at the last of them, because nothing more is wanted from the block.
     """
-    collected = [Hessian(linear.in_features, linear.weight.device) for linear in linears]
+    collected = [Statistics(linear.in_features, linear.weight.device) for linear in linears]
     with _hooks(linears, collected):
         for hidden, arguments in zip(inputs.hidden, inputs.arguments[index], strict=True):
             with suppress(_Collected):
                 block(hidden, **arguments)
-    return [hessian.matrix for hessian in collected]
+    return collected
 
 
 def relative_output_error(weight: Tensor, approximation: Tensor, hessian: Tensor) -> float:
@@ -121,18 +139,18 @@ class _Collected(Exception):
 
 
 @contextmanager
-def _hooks(linears: list[nn.Linear], collected: list[Hessian]) -> Iterator[None]:
-    def collect(hessian: Hessian) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _hooks(linears: list[nn.Linear], collected: list[Statistics]) -> Iterator[None]:
+    def collect(seen: Statistics) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            hessian.update(args[0])
-            if hessian is collected[-1]:
+            seen.update(args[0])
+            if seen is collected[-1]:
                 raise _Collected
 
         return hook
 
     handles = [
-        linear.register_forward_pre_hook(collect(hessian))
-        for linear, hessian in zip(linears, collected, strict=True)
+        linear.register_forward_pre_hook(collect(seen))
+        for linear, seen in zip(linears, collected, strict=True)
     ]
     try:
         yield

@@ -3,62 +3,75 @@
 Importing this module registers the quantizer, after which `AutoModelForCausalLM.from_pretrained` takes
 a folder whose config.json has
 
-    "quantization_config": {"quant_method": "workbench-affine", "bits": 4, "group_size": 32,
-                            "symmetric": false, "g_idx": false, "method": "gptq"}
+    "quantization_config": {"quant_method": "workbench", "method": "gptq", "bits": 4, "real_bits": 4.5,
+                            "layout": {"format": "affine", "bits": 4}, "layouts": {}, "activations": null}
+
+`layout` is that of all linears but those that `layouts` names. Shapes are those of the tensors in the file.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from workbench.errors import ModelError
-from workbench.quantization.grid import Grid, check_group_size
-from workbench.quantization.linear import AffineLinear, linear_shapes
+from workbench.quantization.activations import Activations
+from workbench.quantization.formats import Layout
+from workbench.quantization.linear import QuantizedLinear, linear_shapes
 
-QUANT_METHOD = "workbench-affine"
+QUANT_METHOD = "workbench"
 
 
 @register_quantization_config(QUANT_METHOD)
-class AffineConfig(QuantizationConfigMixin):
+class WorkbenchConfig(QuantizationConfigMixin):
     """The `quantization_config` of config.json.
 
     Attributes:
-        bits: width of a code.
-        group_size: columns in a group, or "channel".
-        symmetric: whether no zero points are stored.
-        g_idx: whether linears with more than one group store the group of each column.
-        method: the method that chose the codes, for the record.
+        method: the method that chose the values, for the record.
+        bits: nominal bits a weight, for the record.
+        real_bits: stored bits a quantized weight, for the record.
+        layout: format of the weights, and what else of it is not a tensor.
+        layouts: linears that have another, by name.
+        activations: fields of `Activations`, or None.
     """
 
     def __init__(
         self,
-        bits: int,
-        group_size: int | Literal["channel"],
-        symmetric: bool,
-        g_idx: bool,
         method: str,
+        bits: float,
+        real_bits: float,
+        layout: Layout,
+        layouts: dict[str, Layout] | None = None,
+        activations: dict[str, Any] | None = None,
         quant_method: str = QUANT_METHOD,
     ) -> None:
         self.quant_method = quant_method  # type: ignore[assignment]  # the enum lists transformers' own
-        self.bits = bits
-        self.group_size = group_size
-        self.symmetric = symmetric
-        self.g_idx = g_idx
         self.method = method
+        self.bits = bits
+        self.real_bits = real_bits
+        self.layout = layout
+        self.layouts = layouts or {}
+        self.activations = activations
 
 
 @register_quantizer(QUANT_METHOD)
-class AffineQuantizer(HfQuantizer):
+class WorkbenchQuantizer(HfQuantizer):
     """Puts empty quantized linears where the file has quantized weights."""
 
     requires_calibration = True
-    quantization_config: AffineConfig
+    quantization_config: WorkbenchConfig
 
     def is_serializable(self) -> bool:
         """Whether `save_pretrained` works."""
@@ -71,42 +84,100 @@ class AffineQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
         config = self.quantization_config
-        shapes = linear_shapes(model)
-        check_group_size(shapes, config.group_size)
-        for name in shapes:
+        stored = _stored(kwargs["checkpoint_files"], linear_shapes(model))
+        activations = Activations(**config.activations) if config.activations else None
+        for name, tensors in stored.items():
             linear = model.get_submodule(name)
             assert isinstance(linear, nn.Linear)
-            model.set_submodule(name, _empty(linear, config))
+            layer = QuantizedLinear(
+                linear.in_features,
+                linear.out_features,
+                config.layouts.get(name, config.layout),
+                tensors,
+                bias=linear.bias,
+                activations=activations,
+            )
+            model.set_submodule(name, layer)
         self._expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
         # transformers compares shapes only where nothing is quantized
         for name, tensor in model.state_dict().items():
             if tensor.shape != self._expected[name]:
-                raise ModelError(
-                    f"{name}: shape {list(tensor.shape)}, config.json says {list(self._expected[name])}; "
-                    "weights and config.json are not of one model: take both from the same"
-                )
+                raise _mismatch(f"{name}: shape {list(tensor.shape)}, expected {list(self._expected[name])}")
+        for name, layer in quantized_linears(model).items():
+            try:
+                counted = layer.quantized.stored_bits
+            except ModelError as error:
+                raise _mismatch(f"{name}.{error}") from error
+            if counted != layer.stored_bits:
+                raise _mismatch(f"{name}: {layer.stored_bits} bits in the file, its layout takes {counted}")
         return model
 
 
-def mark_quantized(model: PreTrainedModel, method: str, grid: Grid, *, g_idx: bool) -> None:
+def quantized_linears(model: nn.Module) -> dict[str, QuantizedLinear]:
+    """The quantized linears of a model by dotted name, in forward order."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, QuantizedLinear)}
+
+
+def mark_quantized(model: PreTrainedModel, method: str, bits: float) -> None:
     """Make `save_pretrained` write the `quantization_config` of a model that was quantized in memory."""
-    config = AffineConfig(grid.bits, grid.group_size, grid.symmetric, g_idx, method)
-    model.hf_quantizer = AffineQuantizer(config)  # type: ignore[assignment]
+    linears = quantized_linears(model)
+    counts = Counter(json.dumps(layer.layout) for layer in linears.values())
+    layout = json.loads(counts.most_common(1)[0][0])
+    activations = next(iter(linears.values())).activations
+    config = WorkbenchConfig(
+        method,
+        bits,
+        sum(layer.stored_bits for layer in linears.values()) / num_weights(linears.values()),
+        layout,
+        {name: layer.layout for name, layer in linears.items() if layer.layout != layout},
+        asdict(activations) if activations else None,
+    )
+    model.hf_quantizer = WorkbenchQuantizer(config)  # type: ignore[assignment]
     model.is_quantized = True  # type: ignore[assignment]
     model.quantization_method = config.quant_method  # type: ignore[assignment]
     model.config.quantization_config = config
 
 
-def _empty(linear: nn.Linear, config: AffineConfig) -> AffineLinear:
-    group_size = linear.in_features if config.group_size == "channel" else config.group_size
-    return AffineLinear(
-        linear.in_features,
-        linear.out_features,
-        config.bits,
-        group_size,
-        symmetric=config.symmetric,
-        g_idx=config.g_idx and group_size < linear.in_features,
-        bias=linear.bias,
-    )
+def num_weights(linears: Iterable[QuantizedLinear]) -> int:
+    """Weights that are quantized."""
+    return sum(layer.in_features * layer.out_features for layer in linears)
+
+
+def _stored(files: list[str], linears: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """Empty tensors on the meta device, as the files have them, of each of the linears that is quantized."""
+    names = set(linears)
+    found: dict[str, dict[str, Tensor]] = {}
+    for path in files:
+        with safe_open(Path(path), framework="pt") as file, torch.device("meta"):
+            for key in file.keys():  # noqa: SIM118  # not a dict
+                linear, _, part = key.rpartition(".")
+                if linear in names and part not in ("weight", "bias"):
+                    found.setdefault(linear, {})[part] = _empty(file.get_slice(key))
+    if missing := names - set(found):
+        raise _mismatch(f"no quantized weight of {', '.join(sorted(missing))}")
+    return found
+
+
+def _empty(tensor: Any) -> Tensor:
+    """A tensor like one in a safetensors file, without reading it."""
+    return torch.empty(tensor.get_shape(), dtype=_DTYPES[tensor.get_dtype()], device="meta")
+
+
+_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+
+
+def _mismatch(what: str) -> ModelError:
+    return ModelError(f"{what}; weights and config.json are not of one model: take both from the same")

@@ -2,92 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
-from lowbit.affine_linear import dequantize_packed, num_words, pack
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from workbench import models
-from workbench.quantization.formats.affine import AffineWeight
+from workbench.quantization.activations import Activations
+from workbench.quantization.formats import Layout, Weight, from_layout, layout_of
 
 
-class AffineLinear(nn.Module):
-    """y = x W^T + b with W in the affine format; the buffers are the tensors on disk.
+class QuantizedLinear(nn.Module):
+    """y = x W^T + b with W in any format, and x rounded where activations are quantized too.
 
-    The weight is decoded by the `lowbit` reference at the first call and kept in the dtype of the input,
-    so that evaluating a quantized model takes the time and, from that call on, also the memory of the
-    unquantized one beside the packed weights. Moving the layer forgets the decoded weight.
+    The buffers are the tensors of the format on disk, under its names. The weight is decoded at the
+    first call and kept in the dtype of the input, so that evaluating a quantized model takes the time
+    and, from that call on, also the memory of the unquantized one beside the packed weights. Moving the
+    layer forgets the decoded weight.
 
     Attributes:
-        codes: [out, ceil(in * bits / 32)], int32.
-        scale: [out, groups], float16; stays float16 when the model is cast, because it is stored data.
-        zero_point: [groups, ceil(out * bits / 32)], int32, or None for a symmetric grid.
-        g_idx: [in], int16, or None when groups are neighbouring columns.
+        layout: format of the weight, and what else of it is not a tensor.
+        activations: how inputs are rounded; None: not at all.
     """
-
-    codes: Tensor
-    scale: Tensor
-    zero_point: Tensor | None
-    g_idx: Tensor | None
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
-        bits: int,
-        group_size: int,
+        layout: Layout,
+        tensors: Mapping[str, Tensor],
         *,
-        symmetric: bool,
-        g_idx: bool = False,
         bias: nn.Parameter | None = None,
+        activations: Activations | None = None,
     ) -> None:
-        """Make an empty layer, to be filled from a file or by `from_weight`."""
+        """Make a layer of the tensors of a format, which may be empty ones, to be filled from a file."""
         super().__init__()
-        self.in_features, self.out_features, self.bits = in_features, out_features, bits
-        groups = in_features // group_size
-        codes = torch.empty(out_features, num_words(in_features, bits), dtype=torch.int32)
-        zero_point = torch.empty(groups, num_words(out_features, bits), dtype=torch.int32)
-        self.register_buffer("codes", codes)
-        self.register_buffer("scale", torch.empty(out_features, groups, dtype=torch.float16))
-        self.register_buffer("zero_point", None if symmetric else zero_point)
-        self.register_buffer("g_idx", torch.empty(in_features, dtype=torch.int16) if g_idx else None)
+        self.in_features, self.out_features, self.layout = in_features, out_features, layout
+        self._stored = tuple(tensors)
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
         self.bias = bias
+        self.activations = activations
         self._decoded: Tensor | None = None
 
     @classmethod
-    def from_weight(cls, weight: AffineWeight, bias: nn.Parameter | None) -> Self:
-        """Pack a quantized matrix into a layer."""
-        out_features, in_features = weight.codes.shape
-        with torch.device("meta"):
-            layer = cls(
-                in_features,
-                out_features,
-                weight.bits,
-                weight.group_size,
-                symmetric=weight.symmetric,
-                g_idx=weight.g_idx is not None,
-                bias=bias,
-            )
-        layer.codes = pack(weight.codes, weight.bits)
-        layer.scale = weight.scale.clone()  # layers that were quantized together must not share storage
-        layer.zero_point = None if weight.zero_point is None else pack(weight.zero_point.T, weight.bits)
-        layer.g_idx = None if weight.g_idx is None else weight.g_idx.clone()
-        return layer
+    def from_weight(
+        cls,
+        weight: Weight,
+        shape: tuple[int, int],
+        bias: nn.Parameter | None = None,
+        activations: Activations | None = None,
+    ) -> Self:
+        """Keep a quantized matrix of shape [out, in] in a layer."""
+        out_features, in_features = shape
+        tensors = {name: tensor.contiguous() for name, tensor in weight.tensors().items()}
+        return cls(in_features, out_features, layout_of(weight), tensors, bias=bias, activations=activations)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the format, as on disk."""
+        return {name: self.get_buffer(name) for name in self._stored}
 
     @property
     def stored_bits(self) -> int:
         """Bits of the quantized weight on disk; the bias is not one."""
-        tensors = (self.codes, self.scale, self.zero_point, self.g_idx)
-        return sum(8 * tensor.nbytes for tensor in tensors if tensor is not None)
+        return sum(8 * tensor.nbytes for tensor in self.tensors.values())
+
+    @property
+    def quantized(self) -> Weight:
+        """The weight in its format.
+
+        Raises:
+            ModelError: the tensors do not fit the layout.
+        """
+        return from_layout(self.layout, self.tensors, (self.out_features, self.in_features))
 
     def dequantize(self) -> Tensor:
         """W [out, in], float32."""
-        stored = (self.codes, self.scale, self.zero_point, self.g_idx)
-        return dequantize_packed(*stored, self.bits, self.in_features)
+        return self.quantized.dequantize()
 
     def forward(self, x: Tensor) -> Tensor:
         """From x [..., in] to y [..., out] in the dtype of x."""
@@ -95,20 +90,24 @@ class AffineLinear(nn.Module):
             # A tensor made in inference mode could never be used in training again.
             with torch.inference_mode(False), torch.no_grad():
                 self._decoded = self.dequantize().to(x.dtype)
+        if self.activations is not None:
+            x = self.activations.round(x)
         return linear(x, self._decoded, self.bias)
 
     def extra_repr(self) -> str:
         """What `print(model)` says of the layer."""
-        groups = self.scale.shape[1]
-        kind = "symmetric" if self.zero_point is None else "asymmetric"
-        return f"{self.in_features}, {self.out_features}, bits={self.bits}, groups={groups}, {kind}"
+        said = ", ".join(f"{key}={value}" for key, value in self.layout.items())
+        rounded = f", activations of {self.activations.bits} bits" if self.activations else ""
+        return f"{self.in_features}, {self.out_features}, {said}{rounded}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Follow the model to another device, but not to another dtype."""
-        stored = self.scale
+        """Follow the model to another device, but not to another dtype: stored data stays as it is."""
+        stored = self.tensors
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.scale.dtype != stored.dtype:
-            self.scale = stored.to(self.scale.device)
+        for name, tensor in stored.items():
+            moved = self.get_buffer(name)
+            if moved.dtype != tensor.dtype:
+                setattr(self, name, tensor.to(moved.device))
         self._decoded = None
         return self
 

@@ -1,8 +1,9 @@
 """The walk over the decoder blocks, written once for all methods: capture, quantize, propagate.
 
 One block at a time, so that the accelerator holds one block and the calibration set. A calibrated
-method sees inputs that come out of the quantized blocks before; with true_sequential also out of the
-quantized linears before in the same block. Embeddings, norms and head stay as they are.
+method sees inputs that come out of the quantized blocks before, unless it wants those of the unquantized
+ones; with true_sequential also out of the quantized linears before in the same block. Embeddings, head
+and final norm stay as they are; norms of a block change only by what a method folds into them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,31 +20,24 @@ from transformers import PreTrainedModel
 from workbench import models
 from workbench.errors import DataError, ModelError, NumericsError
 from workbench.progress import progress
-from workbench.quantization.calibration import Inputs, capture, hessians, propagate, relative_output_error
-from workbench.quantization.grid import Grid, check_group_size
-from workbench.quantization.huggingface import mark_quantized
-from workbench.quantization.linear import AffineLinear, dotted_name, linear_shapes
-from workbench.quantization.methods import METHODS, Method
+from workbench.quantization.activations import Activations
+from workbench.quantization.calibration import (
+    Inputs,
+    Statistics,
+    capture,
+    propagate,
+    relative_output_error,
+    statistics,
+)
+from workbench.quantization.finished import Finished, LayerReport
+from workbench.quantization.formats import Weight
+from workbench.quantization.formats.affine import AffineWeight
+from workbench.quantization.grid import check_group_size
+from workbench.quantization.huggingface import mark_quantized, num_weights, quantized_linears
+from workbench.quantization.linear import QuantizedLinear, dotted_name, linear_shapes
+from workbench.quantization.methods import METHODS, Method, Plan
+from workbench.recipe.quantization import UNGROUPED
 from workbench.recipe.schema import Quantize
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """What quantization did to one linear.
-
-    Attributes:
-        name: dotted name in the model.
-        shape: [out, in].
-        weight_error: ||W - W^|| / ||W||.
-        output_error: ||(W - W^) X|| / ||W X|| over the calibration inputs; None without calibration.
-        diagnostics: what the method reports; GPTQ damping and dead_columns.
-    """
-
-    name: str
-    shape: tuple[int, int]
-    weight_error: float
-    output_error: float | None
-    diagnostics: dict[str, float]
 
 
 @dataclass
@@ -51,14 +46,14 @@ class Report:
 
     Attributes:
         method: name in the recipe.
-        nominal_bits: width of a code.
+        nominal_bits: what the method's paper says a weight takes.
         stored_bits: bits on disk of all quantized weights, everything included.
         num_weights: how many weights that is.
         layers: one entry a linear, in forward order.
     """
 
     method: str
-    nominal_bits: int
+    nominal_bits: float
     stored_bits: int = 0
     num_weights: int = 0
     layers: list[LayerReport] = field(default_factory=list)
@@ -68,79 +63,128 @@ class Report:
         """Stored bits per quantized weight."""
         return self.stored_bits / self.num_weights
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know: Hessians that were singular, and what was done about them."""
+        said = []
+        for done, words in (("extra_damping", "more damping"), ("rounded", "plain rounding")):
+            count = sum(done in layer.diagnostics for layer in self.layers)
+            if count:
+                said.append(f"{count} of {len(self.layers)} linears had a singular Hessian and took {words}")
+        return said
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is done to every block."""
+
+    method: Method
+    plan: Plan
+    finished: Finished
+
+    @property
+    def activations(self) -> Activations | None:
+        return self.method.activations(self.plan) if self.method.activations else None
+
 
 def quantize(
     model: PreTrainedModel,
     stage: Quantize,
     method: str,
-    bits: int,
+    bits: float,
     calibration: list[Tensor] | None,
     title: str,
+    seed: int = 0,
     device: torch.device | None = None,
+    unfinished: Path | None = None,
 ) -> Report:
     """Replace the linears of the decoder blocks by quantized ones, in place.
 
     Args:
         model: any decoder-only model; it is put in evaluation mode.
-        stage: grid and method settings; its lists of methods and bits are not looked at.
+        stage: grid and method settings; its lists of methods, bits and groups are not looked at.
         method: one of the recipe's methods.
         bits: 1 to 8.
         calibration: token ids, [tokens] or [sequences, tokens] each; only calibrated methods look at it.
         title: what the progress display says.
+        seed: of methods that draw at random.
         device: where blocks are quantized, one at a time; default: the accelerator, if there is one.
+        unfinished: folder for finished blocks and layers.jsonl; a stopped quantization with all the same
+            arguments goes on from what is there.
 
     Raises:
         ModelError: the group size does not divide, or the model is quantized already.
         DataError: a calibrated method without calibration text.
         NumericsError: non-finite weights or inputs, or a Hessian that cannot be factored; names the linear.
     """
-    chosen, grid = METHODS[method], Grid(bits, stage.group_size, stage.symmetric, stage.mse_grid)
+    chosen, plan = METHODS[method], Plan(stage, bits, seed)
     shapes = linear_shapes(model)
     if not shapes:
         raise ModelError(f"{title}: the model is quantized already; quantize the one it was made from")
-    check_group_size(shapes, grid.group_size)
+    if method not in UNGROUPED:
+        check_group_size(shapes, stage.group_size)
     if chosen.calibrated and not calibration:
         raise DataError(f"{title}: {method} found no calibration text; name sources in `calibration`")
 
     blocks = models.blocks(model.eval())
     device = device or torch.accelerator.current_accelerator() or torch.device("cpu")
-    report = Report(method, bits)
+    report, task = Report(method, bits), _Task(chosen, plan, Finished(unfinished))
     with torch.no_grad(), _exact_products(), progress(title, len(blocks), "blocks") as advance:
         inputs = capture(model, calibration, device) if chosen.calibrated and calibration else None
         for index, block in enumerate(blocks):
             home = next(block.parameters()).device
             block.to(device)
             name = f"{dotted_name(model, blocks)}.{index}"
-            layers = _quantize_block(block, index, name, chosen, stage, grid, inputs)
-            if inputs:
-                inputs.hidden = propagate(block, index, inputs)
+            layers = _advance(block, index, name, task, inputs, last=index + 1 == len(blocks))
             block.to(home)
             report.layers += layers
             advance(1, weight_error=sum(layer.weight_error for layer in layers) / len(layers))
-    _finish(model, report, grid)
+    linears = quantized_linears(model).values()
+    report.stored_bits = sum(layer.stored_bits for layer in linears)
+    report.num_weights = num_weights(linears)
+    mark_quantized(model, method, bits)
     return report
 
 
-def _quantize_block(
-    block: nn.Module,
-    index: int,
-    name: str,
-    method: Method,
-    stage: Quantize,
-    grid: Grid,
-    inputs: Inputs | None,
+def _advance(
+    block: nn.Module, index: int, name: str, task: _Task, inputs: Inputs | None, *, last: bool
 ) -> list[LayerReport]:
-    """Quantize the linears of one block in place, those that read the same input as one matrix."""
+    """Quantize a block in place, or take the finished one, and make its outputs the next block's inputs."""
+    outputs = None
+    if inputs and task.method.exact_inputs and not last:
+        outputs = propagate(block, index, inputs)
+    layers = task.finished.load(index, block, task.activations)
+    if layers is None:
+        layers = _quantize_block(block, index, name, task, inputs)
+        task.finished.save(index, block, layers)
+    else:
+        for layer in layers:
+            task.finished.tell(layer)
+    if inputs and not last:
+        inputs.hidden = outputs or propagate(block, index, inputs)
+    return layers
+
+
+def _quantize_block(
+    block: nn.Module, index: int, name: str, task: _Task, inputs: Inputs | None
+) -> list[LayerReport]:
+    """Quantize the linears of one block in place, those that read the same input together."""
+    prepared: dict[str, float] = {}
+    if inputs and task.method.prepare:
+        try:
+            prepared = task.method.prepare(block, index, inputs, task.plan)
+        except NumericsError as error:
+            raise NumericsError(f"{name}: {error}") from error
     subsets = models.subsets(block)
     layers = []
-    for together in [[subset] for subset in subsets] if stage.gptq.true_sequential else [subsets]:
-        statistics: list[Tensor | None] = [None] * len(together)
+    for together in [[subset] for subset in subsets] if task.plan.stage.gptq.true_sequential else [subsets]:
+        seen: list[Statistics | None] = [None] * len(together)
         if inputs:
             linears = models.linears(block)
-            statistics = [*hessians(block, index, inputs, [linears[subset[0]] for subset in together])]
-        for subset, hessian in zip(together, statistics, strict=True):
+            seen = [*statistics(block, index, inputs, [linears[subset[0]] for subset in together])]
+        for subset, own in zip(together, seen, strict=True):
             try:
-                layers += _quantize_subset(block, name, subset, method, stage, grid, hessian)
+                layers += _quantize_subset(block, name, subset, task, own, prepared)
             except NumericsError as error:
                 raise NumericsError(f"{name}.{subset[0]}: {error}") from error
     return layers
@@ -150,40 +194,47 @@ def _quantize_subset(
     block: nn.Module,
     block_name: str,
     subset: list[str],
-    method: Method,
-    stage: Quantize,
-    grid: Grid,
-    hessian: Tensor | None,
+    task: _Task,
+    seen: Statistics | None,
+    prepared: dict[str, float],
 ) -> list[LayerReport]:
-    if hessian is not None and not bool(torch.isfinite(hessian).all()):
+    if seen is not None and not bool(torch.isfinite(seen.hessian).all()):
         raise NumericsError(
             "its calibration inputs are NaN or infinite; load the model in float32, or check its weights"
         )
     linears = models.linears(block)
     weights = [linears[name].weight.float() for name in subset]
-    quantized, diagnostics = method.quantize(torch.cat(weights), hessian, stage, grid)
+    quantized, diagnostics = task.method.quantize(weights, seen, task.plan)
+    diagnostics = prepared | diagnostics
     layers = []
-    parts = quantized.split([len(weight) for weight in weights])
-    for name, weight, part in zip(subset, weights, parts, strict=True):
-        approximation = part.dequantize()
-        report = LayerReport(
-            name=f"{block_name}.{name}",
-            shape=(weight.shape[0], weight.shape[1]),
-            weight_error=float((weight - approximation).norm() / weight.norm().clamp(min=1e-30)),
-            output_error=None if hessian is None else relative_output_error(weight, approximation, hessian),
-            diagnostics=diagnostics,
-        )
-        layers.append(report)
-        block.set_submodule(name, AffineLinear.from_weight(part, linears[name].bias))
+    for name, weight, part in zip(subset, weights, quantized, strict=True):
+        layer = _report(f"{block_name}.{name}", weight, part, seen, diagnostics)
+        layers.append(layer)
+        task.finished.tell(layer)
+        shape = (weight.shape[0], weight.shape[1])
+        kept = QuantizedLinear.from_weight(part, shape, linears[name].bias, task.activations)
+        block.set_submodule(name, kept)
     return layers
 
 
-def _finish(model: PreTrainedModel, report: Report, grid: Grid) -> None:
-    """Count what is stored, and let the model say of itself how it is quantized."""
-    quantized = [module for module in model.modules() if isinstance(module, AffineLinear)]
-    report.stored_bits = sum(layer.stored_bits for layer in quantized)
-    report.num_weights = sum(layer.in_features * layer.out_features for layer in quantized)
-    mark_quantized(model, report.method, grid, g_idx=any(layer.g_idx is not None for layer in quantized))
+def _report(
+    name: str, weight: Tensor, quantized: Weight, seen: Statistics | None, diagnostics: dict[str, float]
+) -> LayerReport:
+    """Compare a matrix with what it was quantized to."""
+    approximation = quantized.dequantize()
+    measured = dict(diagnostics)
+    if seen is not None:
+        measured["dead_columns"] = float(seen.dead_columns)
+    if isinstance(quantized, AffineWeight):
+        measured["clipped_share"] = quantized.clipped_share(weight)
+    return LayerReport(
+        name=name,
+        shape=(weight.shape[0], weight.shape[1]),
+        bits=quantized.stored_bits / weight.numel(),
+        weight_error=float((weight - approximation).norm() / weight.norm().clamp(min=1e-30)),
+        output_error=None if seen is None else relative_output_error(weight, approximation, seen.hessian),
+        diagnostics=measured,
+    )
 
 
 @contextmanager

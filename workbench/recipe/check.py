@@ -18,15 +18,20 @@ from workbench.recipe.check_vocabulary import check_vocabulary
 from workbench.recipe.document import KeyPath, dig
 from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.inputs import Model
-from workbench.recipe.methods import Calibration
 from workbench.recipe.naming import Said, Variant, trace
+from workbench.recipe.quantization import Calibration
 from workbench.recipe.schema import Engine, Evaluate, Load, Merge, MergeBack, Quantize, Stage
 from workbench.recipe.training import Cpt, Pretrain, TrainingStage
 from workbench.recipe.validation import Value, parsed
 
-MIXTURES = (("mixture",), ("replay", "mixture"), ("ewc", "mixture"), ("calibration", "mixture"))
+MIXTURES = (
+    ("mixture",),
+    ("replay", "mixture"),
+    ("ewc", "mixture"),
+    ("calibration", "mixture"),
+)
 EXPANDING = ("control-llm", "llama-pro")
-_FANS = ("methods", "bits", "algorithms", "weights")
+_FANS = ("methods", "bits", "groups", "algorithms", "weights")
 _DATA_ROOT = "$WORKBENCH_DATA"
 _STAGE: TypeAdapter[Stage] = TypeAdapter(Stage)
 _RANGE = TypeAdapter(tuple[float, float])

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from workbench.recipe.section import Count, Mixture, Section, Share
 
-QuantizationMethod = Literal["rtn", "gptq"]
 TrainingMethod = Literal[
     "full", "replay", "control-llm", "llama-pro", "lora", "l2sp", "ewc", "distill", "freeze"
 ]
@@ -130,32 +129,3 @@ class Dare(Section):
     """Settings of DARE (arXiv 2311.03099)."""
 
     drop: float = Field(default=0.5, ge=0, lt=1, description="share of the changes that is dropped at random")
-
-
-class Calibration(Section):
-    """Text that calibrated methods look at."""
-
-    mixture: Mixture = Field(description="weight of each data source; weights sum to 1")
-    sequences: Count = 128
-    sequence_length: Count = 2048
-    documents: Literal["joined", "apart"] = Field(
-        default="joined",
-        description="joined: a sequence is one text, as published results have it; apart: cut at the ends of "
-        "documents, for models trained on packed short documents",
-    )
-
-
-class Gptq(Section):
-    """Settings of GPTQ (Frantar et al., arXiv 2210.17323)."""
-
-    damping: float = Field(
-        default=0.01, gt=0, description="added to the Hessian's diagonal, as a share of its mean"
-    )
-    act_order: bool = Field(default=False, description="quantize columns by falling diagonal of the Hessian")
-    static_groups: bool = Field(
-        default=False, description="fix all group grids before the first column is quantized"
-    )
-    block_size: Count = Field(default=128, description="columns between two lazy updates of the rest")
-    true_sequential: bool = Field(
-        default=True, description="re-collect inputs after each subset of a block's linears"
-    )

@@ -15,6 +15,7 @@ from workbench.recipe.document import KeyPath
 from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.inputs import Model
 from workbench.recipe.methods import MergeAlgorithm
+from workbench.recipe.quantization import UNGROUPED, GroupSize
 from workbench.recipe.schema import Load, Merge, MergeBack, Quantize, Recipe, Stage, Vocabulary
 from workbench.recipe.training import Cpt, Pretrain
 
@@ -34,6 +35,7 @@ class Variant:
         bits: nominal bits a weight where the stage quantizes, else None.
         algorithm: how the stage merges, else None.
         weight: share of the trained model where the stage merges, else None.
+        group_size: weights that share a scale where the stage quantizes, else None.
     """
 
     name: str
@@ -42,9 +44,10 @@ class Variant:
     stage: Stage | None
     kind: str
     method: str
-    bits: int | None = None
+    bits: float | None = None
     algorithm: MergeAlgorithm | None = None
     weight: float | None = None
+    group_size: GroupSize | None = None
 
 
 def variants(recipe: Recipe) -> list[Variant]:
@@ -140,7 +143,24 @@ def _made_by(stage: Stage, index: int, parent: str | None) -> list[Variant]:
         case Quantize():
             prefix = "" if stage.name == Quantize.model_fields["name"].default else f"{stage.name}-"
             return [
-                Variant(f"{prefix}{method}-w{bits}", parent, index, stage, stage.kind, method, bits)
+                Variant(
+                    f"{prefix}{method}-w{bits:g}{_suffix(stage, method, group_size)}",
+                    parent,
+                    index,
+                    stage,
+                    stage.kind,
+                    method,
+                    bits,
+                    group_size=group_size,
+                )
                 for method in dict.fromkeys(stage.methods)
                 for bits in dict.fromkeys(stage.bits)
+                for group_size in dict.fromkeys(stage.group_sizes(method))
             ]
+
+
+def _suffix(stage: Quantize, method: str, group_size: GroupSize) -> str:
+    """What tells the variants of a fan-out over group sizes apart."""
+    if stage.groups is None or method in UNGROUPED:
+        return ""
+    return "-channel" if group_size == "channel" else f"-g{group_size}"

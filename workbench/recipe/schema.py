@@ -13,16 +13,31 @@ from pydantic import Field, model_validator
 from workbench.recipe.inputs import Model, Source
 from workbench.recipe.methods import (
     Alignment,
-    Calibration,
     Dare,
     EmbeddingMethod,
-    Gptq,
     MergeAlgorithm,
-    QuantizationMethod,
     Ties,
 )
 from workbench.recipe.preparation import Preparation
-from workbench.recipe.section import Bits, Count, Name, Section, Seed, Share
+from workbench.recipe.quantization import (
+    CALIBRATED,
+    FIXED_BITS,
+    UNGROUPED,
+    Awq,
+    Billm,
+    Calibration,
+    Gptq,
+    GroupSize,
+    Hqq,
+    Int8,
+    Nf4,
+    PbLlm,
+    QuantizationMethod,
+    Quip,
+    SlimLlm,
+    SmoothQuant,
+)
+from workbench.recipe.section import Count, Name, Section, Seed, Share, Width
 from workbench.recipe.training import Cpt, Pretrain
 
 
@@ -86,7 +101,7 @@ class MergeBack(Section):
 
 
 class Quantize(Section):
-    """Post-training weight quantization: one row per method and bit width."""
+    """Post-training weight quantization: one row per method, bit width and group size."""
 
     kind: Literal["quantize"]
     name: Name = "quantize"
@@ -94,21 +109,81 @@ class Quantize(Section):
         default=None, alias="from", description="variant to go on from; default: the last one"
     )
     methods: list[QuantizationMethod] = Field(min_length=1)
-    bits: list[Bits] = Field(min_length=1)
-    group_size: Count | Literal["channel"] = Field(
+    bits: list[Width] = Field(
+        min_length=1, description="nominal bits a weight, 1 to 8; between two whole numbers for pb-llm only"
+    )
+    group_size: GroupSize = Field(
         default=128,
-        description="weights along the input that share a scale; channel = one group per output row",
+        description="weights along the input that share a scale; channel = one group per output row; "
+        f"{', '.join(sorted(UNGROUPED))} have layouts of their own",
+    )
+    groups: list[GroupSize] | None = Field(
+        default=None, min_length=1, description="several group sizes, one row each, instead of group_size"
     )
     symmetric: bool = False
     mse_grid: bool = Field(default=False, description="shrink each group's range to the least |error|^2.4")
-    calibration: Calibration | None = Field(default=None, description="needed by gptq")
+    calibration: Calibration | None = Field(
+        default=None, description=f"needed by {', '.join(sorted(CALIBRATED))}"
+    )
+    on_singular: Literal["error", "more_damping", "rtn"] = Field(
+        default="error",
+        description="what happens where a Hessian cannot be factored: the run ends; ten times as much "
+        "damping, until it can; or the matrix is rounded as if inputs were independent",
+    )
     gptq: Gptq = Field(default=Gptq(), description="settings of the method gptq")
+    awq: Awq = Field(default=Awq(), description="settings of the method awq")
+    smoothquant: SmoothQuant = Field(default=SmoothQuant(), description="settings of the method smoothquant")
+    quip: Quip = Field(default=Quip(), description="settings of the method quip")
+    pb_llm: PbLlm = Field(default=PbLlm(), description="settings of the method pb-llm")
+    billm: Billm = Field(default=Billm(), description="settings of the method billm")
+    slim_llm: SlimLlm = Field(default=SlimLlm(), description="settings of the method slim-llm")
+    hqq: Hqq = Field(default=Hqq(), description="settings of the method hqq")
+    nf4: Nf4 = Field(default=Nf4(), description="settings of the method nf4")
+    int8: Int8 = Field(default=Int8(), description="settings of the method int8")
+
+    def settings_of(self, method: str) -> Section | None:
+        """The section of a method; None where it has none, as rtn."""
+        section: Section | None = getattr(self, method.replace("-", "_"), None)
+        return section
+
+    def group_sizes(self, method: str) -> list[GroupSize]:
+        """The group sizes that a method fans out over."""
+        return [self.group_size] if self.groups is None or method in UNGROUPED else self.groups
+
+    def at(self, group_size: GroupSize | None) -> Quantize:
+        """The section with one of its group sizes as the only one."""
+        return self.model_copy(update={"group_size": group_size or self.group_size, "groups": None})
 
     @model_validator(mode="after")
-    def _calibrated(self) -> Quantize:
-        if "gptq" in self.methods and self.calibration is None:
-            raise ValueError("gptq needs calibration: name a mixture of data sources")
+    def _settings(self) -> Quantize:
+        if self.groups is not None and "group_size" in self.model_fields_set:
+            raise ValueError("say group_size, or groups, not both")
+        for method in self.methods:
+            if method in CALIBRATED and self.calibration is None:
+                raise ValueError(f"{method} needs calibration: name a mixture of data sources")
+            for bits in self.bits:
+                self._check_width(method, bits)
         return self
+
+    def _check_width(self, method: str, bits: float) -> None:
+        only = FIXED_BITS.get(method)
+        if only is not None and bits != only:
+            raise ValueError(
+                f"{method} has {only} bits, found {bits}; give it a stage of its own with bits: [{only}]"
+            )
+        if method == "pb-llm" and not 1 < bits < self.pb_llm.salient_bits:
+            raise ValueError(
+                f"pb-llm mixes weights of 1 and of {self.pb_llm.salient_bits} bits, found bits {bits}; "
+                "write a number between, such as 1.7"
+            )
+        low, high = (2, 8) if method == "smoothquant" else (2, 7)
+        narrow = method == "smoothquant" or (method == "slim-llm" and self.slim_llm.mixed)
+        if narrow and not low <= bits <= high:
+            raise ValueError(
+                f"{method} has {low} to {high} bits, found {bits}; give the others another stage"
+            )
+        if method != "pb-llm" and bits != int(bits):
+            raise ValueError(f"{method} has whole bits, found {bits}; only pb-llm takes a mean such as 1.7")
 
 
 class Load(Section):

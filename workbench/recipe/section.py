@@ -28,6 +28,7 @@ def _sums_to_one(weights: dict[str, float]) -> dict[str, float]:
 Count = Annotated[int, Field(gt=0), BeforeValidator(_whole)]
 Index = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 Bits = Annotated[int, Field(ge=1, le=8), BeforeValidator(_whole)]
+Width = Annotated[float, Field(ge=1, le=8), AfterValidator(_whole)]
 Seed = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_whole)]
 Mixture = Annotated[dict[str, float], Field(min_length=1), AfterValidator(_sums_to_one)]
 

@@ -23,8 +23,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from workbench import data, models
 from workbench.errors import ModelError, RunError
-from workbench.quantization import check_group_size, linear_shapes, stored_bits
+from workbench.quantization import Plan, check_group_size, expected_bits, linear_shapes
 from workbench.recipe.inputs import Model
+from workbench.recipe.quantization import CALIBRATED, UNGROUPED
 from workbench.recipe.schema import Engine, Quantize
 from workbench.recipe.training import Cpt, Pretrain, TrainingStage
 from workbench.stages.blueprint import architecture, in_training
@@ -165,12 +166,14 @@ def _forecast(job: Job, probe: bool) -> Forecast:
         seconds = tokens / rate / job.recipe.engine.processes if rate else None
     elif isinstance(stage, Quantize):
         shapes = linear_shapes(finished)
-        check_group_size(shapes, stage.group_size)
-        disk = _quantized_bytes(shapes, stage, job.variant.bits or 0)
+        plan = Plan(stage.at(job.variant.group_size), job.variant.bits or 0, job.recipe.seed)
+        if job.variant.method not in UNGROUPED:
+            check_group_size(shapes, plan.stage.group_size)
+        disk = sum(expected_bits(job.variant.method, shape, plan) for shape in shapes.values()) // 8
         disk += (parameters - sum(rows * columns for rows, columns in shapes.values())) * DTYPE_BYTES[
             model.dtype
         ]
-        if stage.calibration and job.variant.method != "rtn":
+        if stage.calibration and job.variant.method in CALIBRATED:
             tokens = stage.calibration.sequences * stage.calibration.sequence_length
             memory += 2 * tokens * config.hidden_size * 4 + 3 * config.intermediate_size**2 * 4
     if job.store.has(job.fingerprint):
@@ -209,15 +212,6 @@ def _extra_memory(method: str, parameters: int, trainable: int, element: int) ->
 
 def _count(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _quantized_bytes(shapes: dict[str, tuple[int, int]], stage: Quantize, bits: int) -> int:
-    """Bytes on disk of all quantized linears, exactly."""
-    total = 0
-    for rows, columns in shapes.values():
-        groups = 1 if stage.group_size == "channel" else columns // stage.group_size
-        total += stored_bits(rows, columns, bits, groups, symmetric=stage.symmetric) // 8
-    return total
 
 
 @cache

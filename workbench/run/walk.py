@@ -25,7 +25,7 @@ from workbench.stages.result import StageResult
 from workbench.storage import Store
 
 # Kinds whose builder goes on from what a stopped try left behind.
-RESUMABLE = {"pretrain", "cpt"}
+RESUMABLE = {"pretrain", "cpt", "quantize"}
 BUILDERS: dict[str, Callable[[Job, Path], None]] = {
     "load": load.build,
     "pretrain": train.build,

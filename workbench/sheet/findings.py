@@ -170,7 +170,7 @@ def _shift(sheet: Sheet, found: Comparison) -> str:
     return wording.change(wording.shift(found.difference, before or 0.0, unit), unit)
 
 
-def _cost(sheet: Sheet, width: int) -> list[Finding]:
+def _cost(sheet: Sheet, width: float) -> list[Finding]:
     """What each method loses at one bit width, and which method is ahead."""
     rows = [row for row in sheet.rows if row.nominal_bits == width]
     findings = [found for row in rows if (found := _loss(sheet, row))]

@@ -28,7 +28,7 @@ class RowInput:
     stage: str
     method: str
     settings: dict[str, Any]
-    nominal_bits: int | None
+    nominal_bits: float | None
     real_bits: float | None
     disk_bytes: int | None
     measurements: list[Measurement]
@@ -83,7 +83,7 @@ class Row:
     stage: str
     method: str
     settings: dict[str, Any]
-    nominal_bits: int | None
+    nominal_bits: float | None
     real_bits: float | None
     disk_bytes: int | None
     metrics: dict[str, Metric]

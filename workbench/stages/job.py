@@ -19,6 +19,7 @@ from workbench.recipe.curricula import DoReMi, Topics
 from workbench.recipe.inputs import Model, Source
 from workbench.recipe.methods import ControlLlm, LlamaPro
 from workbench.recipe.preparation import Synthetic
+from workbench.recipe.quantization import CALIBRATED, UNGROUPED
 from workbench.recipe.schema import Merge, MergeBack, Quantize, Recipe, Vocabulary
 from workbench.recipe.training import Cpt, Pretrain, TrainingStage
 from workbench.retention import replay
@@ -40,7 +41,7 @@ VERSIONS = {
     "vocabulary": 1,
     "merge": 1,
     "merge-back": 1,
-    "quantize": 1,
+    "quantize": 2,
     "evaluate": 2,
 }
 
@@ -99,17 +100,7 @@ class Job:
         if isinstance(stage, MergeBack):
             return {}
         if isinstance(stage, Quantize):
-            method_settings = getattr(stage, self.variant.method, None)
-            calibration = stage.calibration if self.variant.method != "rtn" else None
-            return {
-                "method": self.variant.method,
-                "bits": self.variant.bits,
-                **stage.model_dump(include={"group_size", "symmetric", "mse_grid"}),
-                "method_settings": method_settings.model_dump() if method_settings else None,
-                "calibration": calibration.model_dump() if calibration else None,
-                "sources": self._identities(calibration.mixture) if calibration else {},
-                "seed": recipe.seed,
-            }
+            return self._quantization(stage)
         return model_identity(self.model)
 
     @property
@@ -148,6 +139,25 @@ class Job:
             "alignment": section.model_dump() if section else None,
             "sources": self._identities(names),
             "dtype": self.origin.dtype,
+            "seed": self.recipe.seed,
+        }
+
+    def _quantization(self, stage: Quantize) -> dict[str, Any]:
+        """Settings of a quantization; text counts where the method looks at it."""
+        method = self.variant.method
+        own = stage.settings_of(method)
+        calibration = stage.calibration if method in CALIBRATED else None
+        names = {*(calibration.mixture if calibration else ()), *getattr(own, "mixture", ())}
+        return {
+            "method": method,
+            "bits": self.variant.bits,
+            "group_size": None if method in UNGROUPED else self.variant.group_size,
+            **stage.model_dump(include={"symmetric", "mse_grid"}),
+            "method_settings": own.model_dump() if own else None,
+            "true_sequential": stage.gptq.true_sequential if calibration else None,
+            "on_singular": stage.on_singular if calibration else None,
+            "calibration": calibration.model_dump() if calibration else None,
+            "sources": self._identities(names),
             "seed": self.recipe.seed,
         }
 

@@ -9,6 +9,7 @@ import torch
 
 from workbench import models, quantization
 from workbench.data import Mixture
+from workbench.recipe.quantization import CALIBRATED
 from workbench.recipe.schema import Quantize
 from workbench.stages import prepare
 from workbench.stages.job import Job
@@ -25,11 +26,13 @@ def build(job: Job, out: Path) -> None:
     with measured() as cost:
         report = quantization.quantize(
             model,
-            stage,
+            stage.at(job.variant.group_size),
             job.variant.method,
             bits,
             calibration(job, parent.model_folder),
             title=job.variant.name,
+            seed=job.recipe.seed,
+            unfinished=out,
         )
     notes = {"method": job.variant.method, "bits": bits, "real_bits": report.real_bits}
     models.save(model, tokenizer, out / "model", notes)
@@ -38,8 +41,10 @@ def build(job: Job, out: Path) -> None:
         cost.peak_memory_bytes,
         nominal_bits=report.nominal_bits,
         real_bits=report.real_bits,
+        warnings=report.warnings,
         details={"layers": [asdict(layer) for layer in report.layers]},
     ).write(out)
+    quantization.discard_blocks(out)
 
 
 def calibration(job: Job, tokenizer_folder: Path) -> list[torch.Tensor] | None:
@@ -47,7 +52,7 @@ def calibration(job: Job, tokenizer_folder: Path) -> list[torch.Tensor] | None:
     stage, recipe = job.variant.stage, job.recipe
     assert isinstance(stage, Quantize)
     section = stage.calibration
-    if section is None or job.variant.method == "rtn":
+    if section is None or job.variant.method not in CALIBRATED:
         return None
     files = {
         name: prepare.token_file(job.store, name, recipe.data[name], recipe, tokenizer_folder)

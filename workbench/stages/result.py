@@ -15,7 +15,7 @@ class StageResult:
 
     seconds: float
     peak_memory_bytes: int
-    nominal_bits: int | None = None
+    nominal_bits: float | None = None
     real_bits: float | None = None
     warnings: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)

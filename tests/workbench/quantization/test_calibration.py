@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from workbench import models
-from workbench.quantization.calibration import Hessian, capture, hessians, propagate, relative_output_error
+from workbench.quantization.calibration import (
+    Statistics,
+    capture,
+    propagate,
+    relative_output_error,
+    statistics,
+)
 
 CPU = torch.device("cpu")
 
@@ -49,17 +55,20 @@ def test_blocks_are_put_back_when_the_forward_pass_fails(tiny_model_folder: Path
     assert list(models.blocks(model)) == originals
 
 
-def test_hessian_does_not_depend_on_the_cut_into_batches() -> None:
+def test_statistics_do_not_depend_on_the_cut_into_batches() -> None:
     x = torch.randn(90, 12)
-    expected = 2 / 90 * x.T @ x
+    x[:, 5] = 0
     for sizes in ([90], [1, 89], [30, 30, 30], [7, 13, 70]):
-        hessian = Hessian(12, CPU)
+        seen = Statistics(12, CPU)
         for part in x.split(sizes):
-            hessian.update(part[None])
-        torch.testing.assert_close(hessian.matrix, expected, rtol=1e-5, atol=1e-6)
+            seen.update(part[None])
+        torch.testing.assert_close(seen.hessian, 2 / 90 * x.T @ x, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(seen.mean_abs, x.abs().mean(0), rtol=1e-5, atol=1e-6)
+        assert torch.equal(seen.max_abs, x.abs().amax(0))
+        assert seen.num_tokens == 90 and seen.dead_columns == 1
 
 
-def test_hessians_of_a_block_are_those_of_its_linears(
+def test_statistics_of_a_block_are_those_of_its_linears(
     tiny_model_folder: Path, sequences: list[Tensor]
 ) -> None:
     model = models.load(tiny_model_folder)
@@ -71,11 +80,12 @@ def test_hessians_of_a_block_are_those_of_its_linears(
         linear.register_forward_pre_hook(lambda module, args: seen[module].append(args[0].flatten(0, -2)))
     with torch.no_grad():
         inputs = capture(model, sequences, CPU)
-        got = hessians(block, 0, inputs, linears)
-    for linear, hessian in zip(linears, got, strict=True):
+        got = statistics(block, 0, inputs, linears)
+    for linear, own in zip(linears, got, strict=True):
         x = torch.cat(seen[linear])
         assert len(x) == 5 * 24 + 2 * 16 + 7
-        torch.testing.assert_close(hessian, 2 / len(x) * x.T @ x, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(own.hessian, 2 / len(x) * x.T @ x, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(own.mean_abs, x.abs().mean(0))
         assert len(linear._forward_pre_hooks) == 1  # ours is gone, the test's is left
 
 

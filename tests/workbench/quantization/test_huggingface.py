@@ -17,6 +17,11 @@ from transformers import AutoModelForCausalLM
 
 from workbench import models, quantization
 from workbench.errors import ModelError
+from workbench.quantization import Grid, QuantizedLinear
+from workbench.quantization.activations import Activations
+from workbench.quantization.huggingface import mark_quantized, quantized_linears
+from workbench.quantization.methods import nf4, rtn
+from workbench.recipe.quantization import Nf4
 from workbench.recipe.schema import Quantize
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -102,13 +107,14 @@ def test_real_bits_are_the_bytes_in_the_file(
 def test_config_says_how_to_read_the_folder(tiny_model_folder: Path, tmp_path: Path) -> None:
     quantize(tiny_model_folder, tmp_path / "q", 4, group_size=32)
     config = json.loads((tmp_path / "q" / "config.json").read_text())["quantization_config"]
+    assert config.pop("real_bits") == pytest.approx(4 + (16 + 4) / 32, abs=0.2)  # zero points are padded
     assert config == {
-        "quant_method": "workbench-affine",
-        "bits": 4,
-        "group_size": 32,
-        "symmetric": False,
-        "g_idx": False,
+        "quant_method": "workbench",
         "method": "rtn",
+        "bits": 4,
+        "layout": {"format": "affine", "bits": 4},
+        "layouts": {},
+        "activations": None,
     }
 
 
@@ -140,4 +146,54 @@ def test_weights_of_another_shape_are_refused(tiny_model_folder: Path, tmp_path:
     with pytest.raises(
         ModelError, match=r"model\.layers\.1\.mlp\.up_proj\.codes: shape \[128, 7\].*\[128, 8\]"
     ):
+        models.load(tmp_path / "q")
+
+
+def test_linears_may_differ_in_format_and_all_round_their_inputs(
+    tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    """Mixed precision: one linear has another width, one another format."""
+    model, _ = quantize(tiny_model_folder, tmp_path / "q", 4, group_size=32)
+    other = models.load(tiny_model_folder)
+    for layer in quantized_linears(model).values():
+        layer.activations = Activations(8, threshold=6.0)
+    for name, weight in (
+        ("model.layers.0.mlp.up_proj", lambda W: rtn.quantize(W, Grid(7, 16, symmetric=True))),
+        ("model.layers.1.self_attn.v_proj", lambda W: nf4.quantize(W, Nf4())),
+    ):
+        original = other.get_submodule(name).weight.detach()
+        shape = (original.shape[0], original.shape[1])
+        kept = QuantizedLinear.from_weight(weight(original), shape, None, Activations(8, threshold=6.0))
+        model.set_submodule(name, kept)
+    mark_quantized(model, "mixed", 4)
+    models.save(model, models.load_tokenizer(tiny_model_folder), tmp_path / "mixed", {})
+    config = json.loads((tmp_path / "mixed" / "config.json").read_text())["quantization_config"]
+    assert config["activations"] == {"bits": 8, "threshold": 6.0}
+    assert config["layouts"] == {
+        "model.layers.0.mlp.up_proj": {"format": "affine", "bits": 7},
+        "model.layers.1.self_attn.v_proj": {"format": "codebook", "table": "nf4", "block_size": 64},
+    }
+    again = models.load(tmp_path / "mixed")
+    assert all(
+        layer.activations == Activations(8, threshold=6.0) for layer in quantized_linears(again).values()
+    )
+    with torch.no_grad():
+        assert torch.equal(again(TOKENS).logits, model(TOKENS).logits)
+
+
+def test_a_linear_that_is_not_in_the_file_is_refused(tiny_model_folder: Path, tmp_path: Path) -> None:
+    quantize(tiny_model_folder, tmp_path / "q", 4, group_size=32)
+    file = tmp_path / "q" / "model.safetensors"
+    kept = {name: t for name, t in load_file(file).items() if ".layers.1.mlp.up_proj." not in name}
+    save_file(kept, file, {"format": "pt"})
+    with pytest.raises(ModelError, match=r"no quantized weight of model\.layers\.1\.mlp\.up_proj"):
+        models.load(tmp_path / "q")
+
+
+def test_a_layout_of_another_width_is_refused(tiny_model_folder: Path, tmp_path: Path) -> None:
+    quantize(tiny_model_folder, tmp_path / "q", 4, group_size=32)
+    path = tmp_path / "q" / "config.json"
+    path.write_text(path.read_text().replace('"bits": 4,\n      "format"', '"bits": 3,\n      "format"'))
+    assert '"bits": 3' in path.read_text()
+    with pytest.raises(ModelError, match=r"q_proj\.codes: shape .* not of one model"):
         models.load(tmp_path / "q")

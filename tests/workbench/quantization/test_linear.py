@@ -12,21 +12,23 @@ from torch.nn.functional import linear
 
 from workbench.quantization.formats.affine import AffineWeight
 from workbench.quantization.grid import Grid
-from workbench.quantization.linear import AffineLinear
+from workbench.quantization.linear import QuantizedLinear
 from workbench.quantization.methods import rtn
 
 
 def make(
     bits: int, symmetric: bool, scattered: bool, bias: bool = False
-) -> tuple[AffineWeight, AffineLinear]:
+) -> tuple[AffineWeight, QuantizedLinear]:
     weight = rtn.quantize(torch.randn(12, 40), Grid(bits, 8, symmetric))
     if scattered:
         g_idx = torch.randperm(40).remainder(5).to(torch.int16)
         weight = AffineWeight(weight.codes, weight.scale, weight.zero_point, g_idx, bits)
-    return weight, AffineLinear.from_weight(weight, nn.Parameter(torch.randn(12)) if bias else None)
+    return weight, QuantizedLinear.from_weight(
+        weight, (12, 40), nn.Parameter(torch.randn(12)) if bias else None
+    )
 
 
-def stored(layer: AffineLinear) -> list[Tensor]:
+def stored(layer: QuantizedLinear) -> list[Tensor]:
     return list(layer.state_dict().values())
 
 
@@ -37,7 +39,8 @@ def test_computes_with_the_weight_of_the_format(bits: int, symmetric: bool, scat
     weight, layer = make(bits, symmetric, scattered)
     assert torch.equal(layer.dequantize(), weight.dequantize())
     x = torch.randn(2, 5, 40)
-    expected = affine_linear(x, layer.codes, layer.scale, layer.zero_point, layer.g_idx, bits)
+    t = layer.tensors
+    expected = affine_linear(x, t["codes"], t["scale"], t.get("zero_point"), t.get("g_idx"), bits)
     for _ in range(2):  # the second call uses the weight that the first has decoded
         assert torch.equal(layer(x), expected)
     assert layer(x.bfloat16()).dtype == torch.bfloat16

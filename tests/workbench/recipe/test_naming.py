@@ -44,6 +44,28 @@ stages:
     ]
 
 
+def test_variants_of_several_groups_and_of_mean_widths(load) -> None:
+    loaded = load("""
+name: finished
+description: d
+model: {path: a}
+data: {t: {path: t.txt}}
+stages:
+  - {kind: quantize, methods: [rtn, hqq], bits: [4], groups: [128, channel]}
+  - {kind: quantize, from: base, name: low, methods: [pb-llm], bits: [1.7, 2], calibration: {mixture: {t: 1}}}
+  - {kind: quantize, from: base, name: own, methods: [nf4], bits: [4], groups: [64, 32]}
+""")
+    assert [(v.name, v.bits, v.group_size) for v in recipe.variants(loaded.recipe)][1:] == [
+        ("rtn-w4-g128", 4, 128),
+        ("rtn-w4-channel", 4, "channel"),
+        ("hqq-w4-g128", 4, 128),
+        ("hqq-w4-channel", 4, "channel"),
+        ("low-pb-llm-w1.7", 1.7, 128),
+        ("low-pb-llm-w2", 2, 128),
+        ("own-nf4-w4", 4, 128),
+    ]
+
+
 RETENTION = """
 name: retention
 description: d

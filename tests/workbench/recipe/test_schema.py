@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from workbench.recipe.inputs import Source
-from workbench.recipe.methods import Calibration, Replay
+from workbench.recipe.methods import Replay
+from workbench.recipe.quantization import Calibration
 from workbench.recipe.schema import Quantize
 from workbench.recipe.training import Cpt, Schedule
 

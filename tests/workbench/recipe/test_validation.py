@@ -8,12 +8,14 @@ from pydantic import BaseModel, ConfigDict
 from workbench.errors import RecipeError
 from workbench.recipe import read
 from workbench.recipe.inputs import Source
+from workbench.recipe.quantization import QuantizationMethod
 from workbench.recipe.validation import shown
 
 NAME = "a name of letters, digits, '.', '_' and '-', a letter or digit first, at most 64 characters"
 KINDS = '"cpt", "load", "merge", "merge-back", "pretrain", "quantize" or "vocabulary"'
 _NAMES = [f'"{name}"' for name in get_args(get_args(Source.model_fields["miniworld"].annotation)[0])]
 CORPORA = " or ".join((", ".join(_NAMES[:-1]), _NAMES[-1]))
+METHODS = ", ".join(f'"{name}"' for name in get_args(QuantizationMethod)).replace(', "int8"', ' or "int8"')
 ENVIRONMENT = "secrets do not belong in a recipe; remove it and set it in the environment, such as HF_TOKEN"
 
 
@@ -29,13 +31,13 @@ ENVIRONMENT = "secrets do not belong in a recipe; remove it and set it in the en
         ("    layers: 2\n", "    layers:\n", "r.yaml:8:5  model.new.layers: found nothing; allowed: a whole number above 0"),
         ("    layers: 2\n", "    layers: [2]\n", "r.yaml:8:5  model.new.layers: found [2]; allowed: a whole number above 0"),
         ("learning_rate: 1e-3", "learning_rate: .inf", 'r.yaml:22:5  stages[0].pretrain.learning_rate: found ".inf"; allowed: a number above 0'),
-        ("bits: [8, 4]", "bits: [8, 9]", "r.yaml:34:15  stages[2].quantize.bits[1]: found 9; allowed: a whole number from 1 to 8"),
-        ("bits: [8, 4]", "bits: []", "r.yaml:34:5  stages[2].quantize.bits: found []; allowed: a list of at least one, each a whole number from 1 to 8"),
-        ("bits: [8, 4]", "bits: 4", "r.yaml:34:5  stages[2].quantize.bits: found 4; allowed: a list of at least one, each a whole number from 1 to 8"),
+        ("bits: [8, 4]", "bits: [8, 9]", "r.yaml:34:15  stages[2].quantize.bits[1]: found 9; allowed: a number from 1 to 8"),
+        ("bits: [8, 4]", "bits: []", "r.yaml:34:5  stages[2].quantize.bits: found []; allowed: a list of at least one, each a number from 1 to 8"),
+        ("bits: [8, 4]", "bits: 4", "r.yaml:34:5  stages[2].quantize.bits: found 4; allowed: a list of at least one, each a number from 1 to 8"),
         ("bits: [8, 4]", "bits: [8]\n    group_size: abc", 'r.yaml:35:5  stages[2].quantize.group_size: found "abc"; allowed: a whole number above 0, or "channel"'),
         ("bits: [8, 4]", "bits: [8]\n    group_size: chanel", 'r.yaml:35:5  stages[2].quantize.group_size: found "chanel"; did you mean channel? allowed: a whole number above 0, or "channel"'),
         ("bits: [8, 4]", "bits: [8]\n    symmetric: yes", 'r.yaml:35:5  stages[2].quantize.symmetric: found "yes"; allowed: true or false'),
-        ("[rtn, gptq]", "[rtn, awq]", 'r.yaml:33:20  stages[2].quantize.methods[1]: found "awq"; allowed: "rtn" or "gptq"'),
+        ("[rtn, gptq]", "[rtn, awk]", 'r.yaml:33:20  stages[2].quantize.methods[1]: found "awk"; did you mean awq? allowed: ' + METHODS),
         ("ratio: 0.3", "ratio: 1", "r.yaml:26:14  stages[1].cpt.replay.ratio: found 1; allowed: a number above 0 and below 1"),
         ("name: small", "name: 2024", "r.yaml:1:1  name: found 2024; allowed: a name of lower-case letters, digits, '.', '_' and '-', with '/' between folders, at most 128 characters; put quotes around it"),
         ("name: small", "name: ../up", "r.yaml:1:1  name: found \"../up\"; allowed: a name of lower-case letters, digits, '.', '_' and '-', with '/' between folders, at most 128 characters"),

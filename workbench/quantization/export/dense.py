@@ -12,14 +12,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from workbench import models
-from workbench.quantization.linear import AffineLinear
+from workbench.quantization.linear import QuantizedLinear
 
 
 def densify(model: PreTrainedModel) -> None:
     """Replace the quantized linears of a model by plain ones, in place, and drop its quantization_config."""
     for block in models.blocks(model):
         for name, layer in list(block.named_modules()):
-            if isinstance(layer, AffineLinear):
+            if isinstance(layer, QuantizedLinear):
                 block.set_submodule(name, _plain(layer, model.dtype))
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -28,7 +28,7 @@ def densify(model: PreTrainedModel) -> None:
             delattr(model, mark)
 
 
-def _plain(layer: AffineLinear, dtype: torch.dtype) -> nn.Linear:
+def _plain(layer: QuantizedLinear, dtype: torch.dtype) -> nn.Linear:
     weight = layer.dequantize().to(dtype)  # [out, in]
     with torch.device("meta"):
         linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from workbench.errors import NumericsError
 from workbench.quantization.formats.affine import AffineWeight
 from workbench.quantization.grid import Grid, decode, encode, fit
-from workbench.recipe.methods import Gptq
+from workbench.quantization.hessian import upper_factor_of_inverse
+from workbench.recipe.quantization import Gptq
 
 
 def quantize(weight: Tensor, hessian: Tensor, cfg: Gptq, grid: Grid) -> AffineWeight:
@@ -35,7 +35,8 @@ def quantize(weight: Tensor, hessian: Tensor, cfg: Gptq, grid: Grid) -> AffineWe
         grid: which grids may be used; its group size divides in.
 
     Raises:
-        NumericsError: H is not positive definite even with damping, or a weight is not finite.
+        SingularHessian: H is not positive definite even with damping.
+        NumericsError: a weight is not finite.
     """
     W = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
     H = hessian.double()
@@ -56,7 +57,7 @@ def quantize(weight: Tensor, hessian: Tensor, cfg: Gptq, grid: Grid) -> AffineWe
         zero_point = torch.empty_like(scale, dtype=W.dtype)
 
     W = W[:, order]
-    U = _upper_factor_of_inverse(H[order][:, order], cfg.damping).to(W.dtype)
+    U = upper_factor_of_inverse(H[order][:, order], cfg.damping).to(W.dtype)
     codes = torch.empty_like(W, dtype=torch.uint8)
     groups = group_of.tolist()
 
@@ -77,21 +78,6 @@ def quantize(weight: Tensor, hessian: Tensor, cfg: Gptq, grid: Grid) -> AffineWe
     scattered = cfg.act_order and not cfg.static_groups and scale.shape[1] > 1
     g_idx = group_of[original].to(torch.int16) if scattered else None
     return AffineWeight(codes[:, original], scale, None if grid.symmetric else zero_point, g_idx, grid.bits)
-
-
-def _upper_factor_of_inverse(H: Tensor, damping: float) -> Tensor:
-    """U [in, in], upper triangular, with U^T U = (H + damping * mean(diag H) * I)^-1, in float64."""
-    damped = H + torch.eye(H.shape[0], dtype=H.dtype, device=H.device) * (damping * H.diagonal().mean())
-    U: Tensor
-    L, failed_minor = torch.linalg.cholesky_ex(damped)
-    if not failed_minor:
-        U, failed_minor = torch.linalg.cholesky_ex(torch.cholesky_inverse(L), upper=True)
-    if failed_minor:
-        raise NumericsError(
-            f"the Hessian with damping {damping:g} is not positive definite (minor {int(failed_minor)} "
-            f"of {len(H)}); raise gptq.damping, for instance to {10 * damping:g}, or calibrate on more text"
-        )
-    return U
 
 
 def _lazy_blocks(columns: int, block_size: int, group_size: int) -> Iterator[tuple[int, int]]:

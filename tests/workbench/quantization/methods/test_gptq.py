@@ -11,7 +11,7 @@ from torch import Tensor
 from workbench.errors import NumericsError
 from workbench.quantization.grid import Grid
 from workbench.quantization.methods import gptq, rtn
-from workbench.recipe.methods import Gptq
+from workbench.recipe.quantization import Gptq
 
 OUT, IN = 24, 96
 OPTIONS: list[dict[str, Any]] = [
@@ -181,7 +181,7 @@ def test_hessian_that_cannot_be_factored_is_an_error_with_the_remedy() -> None:
     H = torch.ones(IN, IN) - 2 * torch.eye(IN)  # not a second moment of anything
     H.fill_diagonal_(1)
     H[0, 1] = H[1, 0] = 5
-    with pytest.raises(NumericsError, match=r"damping 0\.01 .* raise gptq\.damping"):
+    with pytest.raises(NumericsError, match=r"damping 0\.01 .* raise the method's damping"):
         gptq.quantize(torch.randn(OUT, IN), H, Gptq(), Grid(4, 32, symmetric=True))
 
 

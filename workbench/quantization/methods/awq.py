@@ -1,0 +1,216 @@
+"""AWQ: scale up the input channels that carry large activations before rounding, then clip the groups.
+
+Lin, Tang, Tang, Yang, Chen, Wang, Xiao, Dang, Gan, Han, "AWQ: Activation-aware Weight Quantization for
+LLM Compression and Acceleration", arXiv 2306.00978, equations 4 and 5, and its published code (the
+clipping). Scales are searched on the output of the whole attention and of the whole MLP, on a sample
+of the calibration tokens; where the module is one linear, and in the search for the clipping, the error is
+taken over all tokens, as a quadratic form in their Hessian.
+
+Letters: W [out, in] weights; X inputs; H [in, in] Hessian 2 X X^T; s_x, s_w [in] mean magnitudes of inputs
+and weights; r exponent, the paper's alpha; s [in] scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from workbench import models
+from workbench.errors import NumericsError
+from workbench.quantization import folding
+from workbench.quantization.calibration import Inputs, Statistics, statistics
+from workbench.quantization.folding import Fold
+from workbench.quantization.grid import Grid, decode, encode, fit
+from workbench.quantization.methods import rtn
+from workbench.recipe.quantization import Awq
+
+SEARCH_TOKENS = 4096  # of the calibration set, on which the outputs of whole modules are compared
+SMALLEST = 1e-4  # of a scale
+SHRINK_STEPS = 10  # candidates for clipping: the largest |w| of a group times 1 - i / 20
+UNCLIPPED = ("q_proj", "k_proj")  # their errors meet in a product, which a single output does not see
+
+Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+def scales(s_x: Tensor, weights: list[Tensor], cfg: Awq, grid: Grid) -> Iterator[Tensor]:
+    """The candidates for s, [in] each; the first is 1 unless duo_scaling.
+
+    Args:
+        s_x: mean |X|, [in].
+        weights: W [out, in] of the linears that read X.
+        cfg: number of ratios, duo_scaling.
+        grid: its groups are those in which s_w takes weights relative to the largest.
+
+    Source: equation 5; duo_scaling as in AutoAWQ.
+    """
+    W = torch.cat(weights).float().abs().unflatten(1, (-1, grid.columns(len(s_x))))
+    s_w = (W / W.amax(-1, keepdim=True).clamp(min=SMALLEST)).flatten(1).mean(0)
+    for i in range(cfg.ratios):
+        r = i / cfg.ratios
+        s = s_x.pow(r) / (s_w.pow(1 - r) + SMALLEST) if cfg.duo_scaling else s_x.pow(r)
+        s = s.clamp(min=SMALLEST)
+        yield s / (s.max() * s.min()).sqrt()
+
+
+def search(candidates: Iterator[Tensor], error: Callable[[Tensor], float]) -> Tensor:
+    """The candidate with the smallest error, the first of equals.
+
+    Raises:
+        NumericsError: no error is finite.
+
+    Source: equation 4.
+    """
+    best, least = None, torch.inf
+    for s in candidates:
+        found = error(s)
+        if found < least:
+            best, least = s, found
+    if best is None:
+        raise NumericsError(
+            "outputs on its calibration inputs are NaN or infinite; load the model in float32, or check its "
+            "weights"
+        )
+    return best
+
+
+def rounded(weight: Tensor, s: Tensor, grid: Grid) -> Tensor:
+    """Q(W s) / s [out, in]: what W becomes under these scales."""
+    return (rtn.quantize(weight * s, grid).dequantize() / s).to(weight.dtype)
+
+
+def clip(weight: Tensor, hessian: Tensor, grid: Grid) -> Tensor:
+    """Clamp each group of each row to where its part of the output changes least by rounding.
+
+    Args:
+        weight: W [out, in].
+        hessian: H [in, in]; only its blocks along the diagonal, one a group, are looked at.
+        grid: which grids may be used.
+
+    Returns:
+        W [out, in], clamped.
+    """
+    width = grid.columns(weight.shape[1])
+    W: Tensor = weight.float().unflatten(1, (-1, width))  # [out, groups, width]
+    H = torch.stack([block[:, i * width : (i + 1) * width] for i, block in enumerate(hessian.split(width))])
+    reach = W.abs().amax(-1, keepdim=True)
+    best, least = W, torch.full_like(reach, torch.inf)
+    for i in range(SHRINK_STEPS):
+        limit = reach * (1 - i / (2 * SHRINK_STEPS))
+        clipped = W.clamp(-limit, limit)
+        s, z = (parameter[..., None] for parameter in fit(clipped, grid))
+        E = decode(encode(clipped, s, z, grid), s, z) - W
+        error = (torch.einsum("ogi,gij->ogj", E, H) * E).sum(-1, keepdim=True)
+        best = torch.where(error < least, clipped, best)
+        least = torch.minimum(error, least)
+    return best.flatten(1).to(weight.dtype)
+
+
+def fold_and_clip(block: nn.Module, index: int, inputs: Inputs, cfg: Awq, grid: Grid) -> None:
+    """Give the linears of a block the weights that rounding suits best, in place.
+
+    Folding keeps the function of the block; clipping does not.
+
+    Args:
+        block: a LLaMA block.
+        index: its place in the model.
+        inputs: its calibration inputs, out of unquantized blocks.
+        cfg: options.
+        grid: which grids the weights will be rounded to.
+
+    Raises:
+        ModelError: the block is not a LLaMA block.
+        NumericsError: outputs that are not finite.
+    """
+    folds = folding.folds(block)
+    first = [names[0] for names in models.subsets(block)]
+    linears = models.linears(block)
+    by_name = dict(zip(first, statistics(block, index, inputs, [linears[n] for n in first]), strict=True))
+    calls = _calls(block, index, inputs, [fold.module for fold in folds if fold in folding.NORMS])
+    found: list[tuple[Fold, Tensor]] = []
+    for fold in folds:
+        seen = by_name[fold.linears[0]]
+        weights = {name: linear.weight for name, linear in folding.linears_of(block, fold).items()}
+        error = _error(block, fold, weights, seen, calls.get(fold.module), grid)
+        found.append((fold, search(scales(seen.mean_abs, [*weights.values()], cfg, grid), error)))
+    for fold, s in found:
+        folding.apply(block, fold, s)
+    if cfg.clip:
+        _clip_all(block, {fold.linears[0]: s for fold, s in found}, by_name, grid)
+
+
+def _error(
+    block: nn.Module,
+    fold: Fold,
+    weights: dict[str, Tensor],
+    seen: Statistics,
+    calls: Calls | None,
+    grid: Grid,
+) -> Callable[[Tensor], float]:
+    """What scales cost: squared error of the output of the fold's module when its weights are rounded."""
+    if calls is None:
+        (W,) = weights.values()
+
+        def of_linear(s: Tensor) -> float:
+            E = rounded(W, s, grid).float() - W.float()
+            return float((E @ seen.hessian * E).sum())
+
+        return of_linear
+
+    module = block.get_submodule(fold.module)
+    exact = [_output(module(*args, **kwargs)) for args, kwargs in calls]
+
+    def of_module(s: Tensor) -> float:
+        own = {
+            name.removeprefix(f"{fold.module}.") + ".weight": rounded(W, s, grid)
+            for name, W in weights.items()
+        }
+        outputs = (_output(functional_call(module, own, args, kwargs)) for args, kwargs in calls)
+        return sum(float((y - y0).float().square().sum()) for y, y0 in zip(outputs, exact, strict=True))
+
+    return of_module
+
+
+def _clip_all(block: nn.Module, found: dict[str, Tensor], by_name: dict[str, Statistics], grid: Grid) -> None:
+    linears = models.linears(block)
+    for names in models.subsets(block):
+        H = by_name[names[0]].hessian
+        if (s := found.get(names[0])) is not None:
+            H = H / torch.outer(s, s)  # of the inputs after folding
+        for name in names:
+            if not name.endswith(UNCLIPPED):
+                weight = linears[name].weight
+                weight.data.copy_(clip(weight, H, grid))
+
+
+def _calls(block: nn.Module, index: int, inputs: Inputs, names: list[str]) -> dict[str, Calls]:
+    """What modules of the block are called with, on batches evenly taken from the calibration set."""
+    recorded: dict[str, Calls] = {name: [] for name in names}
+
+    def recorder(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            recorded[name].append((args, kwargs))
+
+        return hook
+
+    handles = [
+        block.get_submodule(name).register_forward_pre_hook(recorder(name), with_kwargs=True)
+        for name in names
+    ]
+    tokens = sum(hidden.shape[0] * hidden.shape[1] for hidden in inputs.hidden)
+    stride = max(1, tokens // SEARCH_TOKENS)
+    try:
+        for hidden, arguments in [*zip(inputs.hidden, inputs.arguments[index], strict=True)][::stride]:
+            block(hidden, **arguments)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return recorded
+
+
+def _output(result: Any) -> Tensor:
+    output: Tensor = result[0] if isinstance(result, tuple) else result
+    return output
