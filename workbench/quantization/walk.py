@@ -176,8 +176,10 @@ def _quantize_block(
         except NumericsError as error:
             raise NumericsError(f"{name}: {error}") from error
     subsets = models.subsets(block)
+    # What was prepared saw the whole block at once; its linears do not make up for each other.
+    sequential = task.plan.stage.gptq.true_sequential and task.method.prepare is None
     layers = []
-    for together in [[subset] for subset in subsets] if task.plan.stage.gptq.true_sequential else [subsets]:
+    for together in [[subset] for subset in subsets] if sequential else [subsets]:
         seen: list[Statistics | None] = [None] * len(together)
         if inputs:
             linears = models.linears(block)

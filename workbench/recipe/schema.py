@@ -156,7 +156,8 @@ class Quantize(Section):
 
     @model_validator(mode="after")
     def _settings(self) -> Quantize:
-        if self.groups is not None and "group_size" in self.model_fields_set:
+        # A written recipe says its defaults too.
+        if self.groups is not None and self.group_size != Quantize.model_fields["group_size"].default:
             raise ValueError("say group_size, or groups, not both")
         for method in self.methods:
             if method in CALIBRATED and self.calibration is None:
@@ -207,6 +208,9 @@ class Evaluate(Section):
     against: dict[str, str] = Field(
         default={},
         description="rows to compare with one more row, besides those that they were made from",
+    )
+    published: Name | None = Field(
+        default=None, description="a file of evals/published, without .yaml, to hold the rows against"
     )
 
 

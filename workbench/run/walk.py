@@ -79,9 +79,10 @@ def make_jobs(recipe: Recipe, store: Store) -> list[Job]:
 
 
 def _walk(loaded: Loaded, folder: Path, jobs: list[Job], command: str) -> None:
-    recipe = loaded.recipe
+    recipe, printed = loaded.recipe, None
     if recipe.evaluate:
         evaluation.check_battery(evaluation.load_battery(recipe.evaluate.battery))
+        printed = sheet.load_published(recipe.evaluate.published) if recipe.evaluate.published else None
     forecast.refuse(forecast.forecast(jobs), folder)
     events = record.Events(folder / "events.jsonl")
     storage.write_text(folder / "recipe.yaml", loaded.text)
@@ -105,7 +106,7 @@ def _walk(loaded: Loaded, folder: Path, jobs: list[Job], command: str) -> None:
         "stages": {job.variant.name: job.fingerprint for job in jobs if job.recipe.seed == recipe.seed},
     }
     curves = [rows.curve(twins) for twins in rows.by_variant([job for job in jobs if _trained(job)])]
-    sheet.write(folder, finished, curves, command, facts, recipe.expect)
+    sheet.write(folder, finished, curves, command, facts, recipe.expect, printed)
     storage.write_json(folder / "record.json", facts)
     events("run finished", seconds=facts["seconds"])
 

@@ -5,7 +5,8 @@
 
 from workbench.sheet.assembly import build
 from workbench.sheet.markdown import render
+from workbench.sheet.published import load_published
 from workbench.sheet.report import write
 from workbench.sheet.sheet import Curve, RowInput, Sheet, check_expectations
 
-__all__ = ["Curve", "RowInput", "Sheet", "build", "check_expectations", "render", "write"]
+__all__ = ["Curve", "RowInput", "Sheet", "build", "check_expectations", "load_published", "render", "write"]

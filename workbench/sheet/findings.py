@@ -15,6 +15,7 @@ from workbench.sheet.frontier import Frontier, frontiers, is_race
 from workbench.sheet.sheet import Row, Sheet
 
 _MANY = 6  # rows from which on a race is told by its skills alone
+_RIVALS = 4  # rows of one width up to which every pair of methods is told
 _NEARLY_FULL = 0.85  # share of full's gain from which on a method counts as having learnt the skill
 _MISSED = {"worse": "worse in", "equivalent": "unchanged in", "no evidence": "no evidence of change in"}
 _COMPARED: dict[Verdict, str] = {
@@ -174,8 +175,9 @@ def _cost(sheet: Sheet, width: float) -> list[Finding]:
     """What each method loses at one bit width, and which method is ahead."""
     rows = [row for row in sheet.rows if row.nominal_bits == width]
     findings = [found for row in rows if (found := _loss(sheet, row))]
-    for later in rows:
-        for earlier in rows[: rows.index(later)]:
+    for place, later in enumerate(rows):
+        # Of many methods each meets the first alone; the sheet holds all pairs.
+        for earlier in rows[:place] if len(rows) <= _RIVALS else rows[: min(place, 1)]:
             findings += _duel(sheet, later, earlier)
     return findings
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from workbench.sheet import findings, frontier, race_table, table
+from workbench.sheet import findings, frontier, preparation_table, race_table, table
 from workbench.sheet.sheet import Sheet, check_expectations
 from workbench.sheet.stability import Stability
 from workbench.sheet.status import Status
@@ -21,7 +21,11 @@ _MARK_STYLE = {"▲": "green", "▼": "red", "=": "cyan", "?": "dim"}
 
 
 def markdown(
-    sheet: Sheet, gaps: Sequence[Stability], command: str, expect: Mapping[str, tuple[float, float]]
+    sheet: Sheet,
+    gaps: Sequence[Stability],
+    command: str,
+    expect: Mapping[str, tuple[float, float]],
+    against: Sequence[preparation_table.Table] = (),
 ) -> str:
     """The findings, the table, and what its signs mean; lines of the table are at most 100 wide."""
     parts = [f"# {sheet.recipe}"]
@@ -33,6 +37,8 @@ def markdown(
     parts.append(f"{table.LEGEND} {SPREAD}{table.SEEDS if sheet.seeded else ''}")
     parts.append("\n".join(f"- {_escape(line)}" for line in table.legend(sheet)))
     parts += _race(sheet, gaps)
+    for each in against:
+        parts += [f"## {each.title}", each.subtitle, _aligned(each.lines), each.legend]
     warnings = [f"- **{row.variant}**: {_escape(text)}" for row in sheet.rows for text in row.warnings]
     if warnings:
         parts.append("\n".join(["## Warnings", "", *warnings]))

@@ -24,6 +24,7 @@ from workbench.sheet import (
     frontier,
     plots,
     preparation_table,
+    published,
     race_table,
     stability,
     statistics,
@@ -33,6 +34,7 @@ from workbench.sheet import (
 )
 from workbench.sheet.canvas import Drawing
 from workbench.sheet.markdown import markdown
+from workbench.sheet.published import Published
 from workbench.sheet.sheet import Curve, Row, Sheet, check_expectations, expected_metric
 from workbench.sheet.stability import Stability
 from workbench.sheet.table import Cell, Column
@@ -47,6 +49,7 @@ def write(
     command: str,
     record: Mapping[str, Any],
     expect: Mapping[str, tuple[float, float]] | None = None,
+    printed: Published | None = None,
 ) -> None:
     """Write sheet.json, sheet.md, report.html and plots/, each whole or not at all.
 
@@ -60,6 +63,7 @@ def write(
         command: what reproduces the run.
         record: JSON-able provenance, shown as it is.
         expect: the recipe's expected ranges.
+        printed: published results to hold the rows against.
     """
     expect = expect or {}
     drawings = plots.drawings(sheet, curves)
@@ -67,8 +71,10 @@ def write(
     gaps, planes = stability.gaps(sheet, curves), frontier.frontiers(sheet)
     prepared = folder / "preparation.json"
     tables = preparation_table.tables(storage.read_json(prepared)) if prepared.is_file() else []
-    storage.write_text(folder / "report.html", html(sheet, drawings, gaps, command, record, expect, tables))
-    storage.write_text(folder / "sheet.md", markdown(sheet, gaps, command, expect))
+    against = published.tables(sheet, printed) if printed else []
+    page = html(sheet, drawings, gaps, command, record, expect, [*tables, *against])
+    storage.write_text(folder / "report.html", page)
+    storage.write_text(folder / "sheet.md", markdown(sheet, gaps, command, expect, against))
     _write_record(folder / "frontier.json", planes[0].to_json() if planes else None)
     _write_record(folder / "stability.json", stability.to_json(gaps) if gaps else None)
     _write_record(folder / "sheet.json", sheet.to_json())
@@ -105,7 +111,7 @@ def html(
     command: str,
     record: Mapping[str, Any],
     expect: Mapping[str, tuple[float, float]],
-    prepared: Sequence[preparation_table.Table] = (),
+    more: Sequence[preparation_table.Table] = (),
 ) -> str:
     """The page: no scripts, nothing fetched, every text escaped."""
     source = files("workbench.sheet")
@@ -121,13 +127,13 @@ def html(
         lines=[(row, [_slot(sheet, row, column) for column in columns]) for row in sheet.rows],
         sections=[
             *_sections(drawings, _tables(sheet, gaps)),
-            *(Section(each.title, each.subtitle, [], each.lines, each.legend) for each in prepared),
+            *(Section(each.title, each.subtitle, [], each.lines, each.legend) for each in more),
         ],
         seeded=sheet.seeded,
         families=_families(sheet),
         marks=table.MARKS,
         legend=table.legend(sheet),
-        costs=_costs(sheet),
+        costs=table.costs(sheet),
         expectations=_expectations(sheet, expect),
         notes=list(_notes(sheet, columns)),
         margin=compare.MARGIN,
@@ -242,24 +248,6 @@ def _families(sheet: Sheet) -> list[tuple[Row, list[compare.Comparison]]]:
     """Each row with its comparisons."""
     grouped = [(row, [c for c in sheet.comparisons if c.variant == row.variant]) for row in sheet.rows]
     return [(row, found) for row, found in grouped if found]
-
-
-def _costs(sheet: Sheet) -> list[tuple[str, list[str]]]:
-    """What each row took to make and takes to keep."""
-    return [
-        (
-            row.variant,
-            [
-                wording.duration(row.seconds),
-                wording.size(row.peak_memory_bytes),
-                wording.size(row.disk_bytes),
-                wording.bits(row.real_bits),
-                "" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}",
-                ", ".join(f"{key} {value}" for key, value in row.settings.items()),
-            ],
-        )
-        for row in sheet.rows
-    ]
 
 
 def _expectations(

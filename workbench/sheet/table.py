@@ -167,3 +167,21 @@ def legend(sheet: Sheet) -> list[str]:
         direction = "higher" if column.higher_is_better else "lower"
         lines.append(f"{column.brief}: {column.metric}, n = {n}, {direction} is better")
     return lines
+
+
+def costs(sheet: Sheet) -> list[tuple[str, list[str]]]:
+    """What each row took to make and takes to keep."""
+    return [
+        (
+            row.variant,
+            [
+                wording.duration(row.seconds),
+                wording.size(row.peak_memory_bytes),
+                wording.size(row.disk_bytes),
+                wording.bits(row.real_bits),
+                "" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}",
+                ", ".join(f"{key} {value}" for key, value in row.settings.items()),
+            ],
+        )
+        for row in sheet.rows
+    ]

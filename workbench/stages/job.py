@@ -147,7 +147,6 @@ class Job:
         method = self.variant.method
         own = stage.settings_of(method)
         calibration = stage.calibration if method in CALIBRATED else None
-        names = {*(calibration.mixture if calibration else ()), *getattr(own, "mixture", ())}
         return {
             "method": method,
             "bits": self.variant.bits,
@@ -157,7 +156,7 @@ class Job:
             "true_sequential": stage.gptq.true_sequential if calibration else None,
             "on_singular": stage.on_singular if calibration else None,
             "calibration": calibration.model_dump() if calibration else None,
-            "sources": self._identities(names),
+            "sources": self._identities(set(calibration.mixture if calibration else ())),
             "seed": self.recipe.seed,
         }
 

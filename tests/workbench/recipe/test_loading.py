@@ -228,5 +228,6 @@ def test_every_recipe_of_the_project_loads(path: Path) -> None:
 def test_rows_of_the_quickstart() -> None:
     loaded = recipe.load(ROOT / "recipes/quickstart.yaml")
     names = [variant.name for variant in recipe.variants(loaded.recipe)]
-    quantized = [f"{method}-w{bits}" for method in ("rtn", "gptq") for bits in (8, 4, 3, 2)]
-    assert names == ["base", "cpt-full", "cpt-replay", *quantized]
+    quantized = [f"{method}-w{bits}" for method in ("rtn", "gptq", "awq") for bits in (8, 4, 3, 2)]
+    others = ["rotated-quip-w2", "w8a8-smoothquant-w8"]
+    assert names == ["base", "cpt-full", "cpt-replay", *quantized, *others]

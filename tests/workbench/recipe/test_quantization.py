@@ -49,6 +49,11 @@ def test_groups_stand_instead_of_group_size() -> None:
         quantize(methods=["rtn"], bits=[4], groups=[64], group_size=64)
 
 
+def test_a_section_with_groups_is_read_back_as_it_was_written() -> None:
+    stage = quantize(methods=["rtn"], bits=[4], groups=[64, "channel"])
+    assert Quantize.model_validate(stage.model_dump(mode="json", by_alias=True)) == stage
+
+
 @pytest.mark.parametrize("method", sorted(CALIBRATED))
 def test_calibrated_methods_need_text(method: str) -> None:
     with pytest.raises(ValidationError, match=f"{method} needs calibration"):

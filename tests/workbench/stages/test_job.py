@@ -23,8 +23,11 @@ def changed(*overrides: str) -> set[str]:
     return {name for name in before if before[name] != after.get(name)}
 
 
-QUANTIZED = {f"{method}-w{bits}" for method in ("rtn", "gptq") for bits in (8, 4, 3, 2)}
-EVERYTHING = {"base", "cpt-full", "cpt-replay"} | QUANTIZED
+BITS = (8, 4, 3, 2)
+CALIBRATED = {f"{method}-w{bits}" for method in ("gptq", "awq") for bits in BITS}
+QUANTIZED = {f"rtn-w{bits}" for bits in BITS} | CALIBRATED
+MADE_OF_REPLAY = QUANTIZED | {"rotated-quip-w2", "w8a8-smoothquant-w8"}
+EVERYTHING = {"base", "cpt-full", "cpt-replay"} | MADE_OF_REPLAY
 
 
 @pytest.mark.parametrize(
@@ -34,14 +37,14 @@ EVERYTHING = {"base", "cpt-full", "cpt-replay"} | QUANTIZED
         ("model.dtype=bfloat16", EVERYTHING),
         ("stages.base.learning_rate=1e-3", EVERYTHING),
         ("engine.precision=autocast", EVERYTHING),
-        ("stages.cpt.replay.ratio=0.4", {"cpt-replay"} | QUANTIZED),
+        ("stages.cpt.replay.ratio=0.4", {"cpt-replay"} | MADE_OF_REPLAY),
         ("stages.cpt.methods=[replay]", {"cpt-full"}),
         ("stages.quantize.group_size=32", QUANTIZED),
-        ("stages.quantize.gptq.damping=0.02", {f"gptq-w{bits}" for bits in (8, 4, 3, 2)}),
-        ("stages.quantize.calibration.sequences=64", {f"gptq-w{bits}" for bits in (8, 4, 3, 2)}),
-        ("stages.quantize.on_singular=rtn", {f"gptq-w{bits}" for bits in (8, 4, 3, 2)}),
+        ("stages.quantize.gptq.damping=0.02", {f"gptq-w{bits}" for bits in BITS}),
+        ("stages.quantize.calibration.sequences=64", CALIBRATED),
+        ("stages.quantize.on_singular=rtn", CALIBRATED),
         ("stages.quantize.hqq.iterations=3", set()),
-        ("stages.quantize.bits=[4]", QUANTIZED - {"rtn-w4", "gptq-w4"}),
+        ("stages.quantize.bits=[4]", QUANTIZED - {"rtn-w4", "gptq-w4", "awq-w4"}),
         ("description=other", set()),
         ("name=other", set()),
         ("stages.base.checkpoint_every=7", set()),
