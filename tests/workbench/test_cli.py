@@ -192,7 +192,12 @@ def test_a_disk_that_fills_up_during_the_run(
     monkeypatch.setattr("workbench.run.forecast.refuse", lambda *_: None)
     setting.runs = tiny_disk / "runs"
     (tiny_disk / "ballast").write_bytes(bytes(240_000))
-    setting.refuses("the weights could not be written", "No space left", "make room")
+    code, said = setting.run()
+    assert code == 2 and "Traceback" not in said
+    for part in ("block could not be written", "No space left", "make room", "goes on behind the last whole"):
+        assert part in said
+    assert not list(setting.runs.glob("*/sheet.*"))
+    assert not list((setting.runs / ".store").rglob("block-*.partial"))
 
 
 def test_overrides_switch_the_expected_ranges_off(

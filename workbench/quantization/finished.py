@@ -11,10 +11,11 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from workbench.errors import RunError
 from workbench.quantization.activations import Activations
 from workbench.quantization.linear import QuantizedLinear
 
@@ -51,7 +52,11 @@ class Finished:
             (folder / "layers.jsonl").unlink(missing_ok=True)
 
     def save(self, index: int, block: nn.Module, layers: list[LayerReport]) -> None:
-        """Keep a finished block."""
+        """Keep a finished block.
+
+        Raises:
+            RunError: it could not be written; nothing of it is left behind.
+        """
         if self.folder is None:
             return
         tensors = {name: tensor.cpu().contiguous() for name, tensor in block.state_dict().items()}
@@ -63,8 +68,15 @@ class Finished:
         facts = {"layouts": layouts, "layers": [asdict(layer) for layer in layers]}
         path = self._path(self.folder, index)
         partial = path.with_suffix(".partial")
-        save_file(tensors, partial, {name: json.dumps(fact) for name, fact in facts.items()})
-        os.replace(partial, path)
+        try:
+            save_file(tensors, partial, {name: json.dumps(fact) for name, fact in facts.items()})
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise RunError(
+                f"{path}: the finished block could not be written ({error}); make room or make the folder "
+                "writable, then start the same command again; it goes on behind the last whole block"
+            ) from error
 
     def load(self, index: int, block: nn.Module, activations: Activations | None) -> list[LayerReport] | None:
         """Turn a block into the finished one, in place; None where it is not there."""
