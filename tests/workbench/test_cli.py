@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -177,6 +178,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip("mounting a tmpfs needs root")
     yield place
+    gc.collect()  # mapped files keep the disk busy
     subprocess.run(["umount", str(place)], check=True)
 
 
