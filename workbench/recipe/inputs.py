@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from workbench.recipe.preparation import Synthetic, Where
+from workbench.recipe.preparation import Generated, Synthetic, Where
 from workbench.recipe.section import Count, Index, Section
 
 
@@ -83,7 +83,8 @@ class Source(Section):
     )
     prepared: str | None = Field(default=None, description="a preparation of this recipe")
     where: Where | None = Field(default=None, description="which documents of the preparation")
-    synthetic: Synthetic | None = Field(default=None, description="text that a model writes")
+    synthetic: Synthetic | None = Field(default=None, description="questions and answers that a model writes")
+    generated: Generated | None = Field(default=None, description="text that a model writes from nothing")
     path: str | None = Field(
         default=None,
         description="a .txt, .jsonl or .parquet file or a folder of them; may begin with $WORKBENCH_DATA",
@@ -113,7 +114,7 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
-        _exactly_one(self, "miniworld", "path", "hub", "prepared", "synthetic")
+        _exactly_one(self, "miniworld", "path", "hub", "prepared", "synthetic", "generated")
         if self.topic is not None and self.miniworld is None:
             raise ValueError(
                 "topic is one of the miniature world; for a preparation, write where: {topic: ...}"

@@ -118,3 +118,12 @@ class Synthetic(Section):
     discard: Literal["longer", "none"] = Field(
         default="longer", description="longer: pairs that did not end within max_new_tokens are dropped"
     )
+
+
+class Generated(Section):
+    """Text that a model writes from nothing: data-free training (LLM-QAT, arXiv 2305.17888)."""
+
+    writer: Writer
+    documents: Count = Field(description="texts to write")
+    max_new_tokens: Count = Field(default=256, description="longest text, in tokens")
+    temperature: float = Field(default=1.0, ge=0)

@@ -16,6 +16,9 @@ QuantizationMethod = Literal[
     "quip",
     "pb-llm",
     "billm",
+    "db-llm",
+    "qlora",
+    "ir-qlora",
     "slim-llm",
     "hqq",
     "nf4",
@@ -24,11 +27,15 @@ QuantizationMethod = Literal[
 GroupSize = Count | Literal["channel"]
 
 # Nominal bits of methods that have one width only.
-FIXED_BITS: dict[str, int] = {"billm": 1, "nf4": 4, "int8": 8}
+FIXED_BITS: dict[str, int] = {"billm": 1, "db-llm": 2, "nf4": 4, "qlora": 4, "ir-qlora": 4, "int8": 8}
 # Methods that look at calibration text.
 CALIBRATED = frozenset({"gptq", "awq", "smoothquant", "quip", "pb-llm", "billm", "slim-llm"})
 # Methods whose scales have a layout of their own, so that group_size does not concern them.
-UNGROUPED = frozenset({"smoothquant", "quip", "nf4", "int8"})
+UNGROUPED = frozenset({"smoothquant", "quip", "nf4", "qlora", "ir-qlora", "int8"})
+# Methods that are trained after rounding, through the one loop.
+TUNED = frozenset({"db-llm", "qlora", "ir-qlora"})
+# Methods whose linears may differ in width.
+ALLOCATED = frozenset({"rtn", "gptq", "awq", "hqq"})
 
 
 class Calibration(Section):
@@ -41,6 +48,15 @@ class Calibration(Section):
         default="joined",
         description="joined: a sequence is one text, as published results have it; apart: cut at the ends of "
         "documents, for models trained on packed short documents",
+    )
+
+
+class Allocation(Section):
+    """Widths that differ from linear to linear, within a budget of real bits, by measured sensitivity."""
+
+    widths: list[Bits] = Field(default=[2, 3, 4, 6, 8], min_length=2, description="what a linear may have")
+    sequences: Count = Field(
+        default=8, description="calibration sequences on which the sensitivity of each linear is measured"
     )
 
 
@@ -127,6 +143,42 @@ class Billm(Section):
     damping: float = Field(
         default=0.01, gt=0, description="added to the Hessian's diagonal, as a share of its mean"
     )
+
+
+class DbLlm(Section):
+    """Settings of DB-LLM (Chen et al., arXiv 2402.11960): two binary planes, scales tuned by distillation."""
+
+    gamma: float = Field(
+        default=0.1,
+        ge=0,
+        description="how much ambiguous tokens count: (entropy / log V)^gamma; our definition",
+    )
+    distillation: float = Field(
+        default=1.0,
+        ge=0,
+        description="weight of the distillation, beside 1 for the cross entropy of the text",
+    )
+
+
+class Qlora(Section):
+    """Settings of QLoRA (Dettmers et al., arXiv 2305.14314); the rounding is that of nf4."""
+
+    rank: Count = 64
+    alpha: float = Field(default=16.0, gt=0, description="the update is scaled by alpha / rank")
+    dropout: Share = 0.0
+
+
+class IrQlora(Section):
+    """Settings of IR-QLoRA (Qin et al., arXiv 2402.05445); block and double quantization are those of nf4."""
+
+    rank: Count = 64
+    alpha: float = Field(default=16.0, gt=0, description="the update is scaled by alpha / rank")
+    dropout: Share = 0.0
+    reach: float = Field(
+        default=0.1, ge=0, description="lambda: how far the shift of a block is looked for, in its deviations"
+    )
+    steps: Count = Field(default=100, description="n: shifts that are tried on each side")
+    elastic: bool = Field(default=True, description="connect the adapters around their matrices (IEC)")
 
 
 class SlimLlm(Section):

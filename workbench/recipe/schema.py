@@ -20,25 +20,31 @@ from workbench.recipe.methods import (
 )
 from workbench.recipe.preparation import Preparation
 from workbench.recipe.quantization import (
+    ALLOCATED,
     CALIBRATED,
     FIXED_BITS,
+    TUNED,
     UNGROUPED,
+    Allocation,
     Awq,
     Billm,
     Calibration,
+    DbLlm,
     Gptq,
     GroupSize,
     Hqq,
     Int8,
+    IrQlora,
     Nf4,
     PbLlm,
+    Qlora,
     QuantizationMethod,
     Quip,
     SlimLlm,
     SmoothQuant,
 )
 from workbench.recipe.section import Count, Name, Section, Seed, Share, Width
-from workbench.recipe.training import Cpt, Pretrain
+from workbench.recipe.training import Cpt, Pretrain, TrainingStage
 
 
 class Vocabulary(Section):
@@ -110,7 +116,9 @@ class Quantize(Section):
     )
     methods: list[QuantizationMethod] = Field(min_length=1)
     bits: list[Width] = Field(
-        min_length=1, description="nominal bits a weight, 1 to 8; between two whole numbers for pb-llm only"
+        min_length=1,
+        description="nominal bits a weight, 1 to 8; between two whole numbers for pb-llm only. With "
+        "allocation: real bits a weight, scales included",
     )
     group_size: GroupSize = Field(
         default=128,
@@ -125,6 +133,12 @@ class Quantize(Section):
     calibration: Calibration | None = Field(
         default=None, description=f"needed by {', '.join(sorted(CALIBRATED))}"
     )
+    allocation: Allocation | None = Field(
+        default=None, description=f"widths by linear; for {', '.join(sorted(ALLOCATED))}; needs calibration"
+    )
+    tuning: TrainingStage | None = Field(
+        default=None, description=f"the training of {', '.join(sorted(TUNED))}"
+    )
     on_singular: Literal["error", "more_damping", "rtn"] = Field(
         default="error",
         description="what happens where a Hessian cannot be factored: the run ends; ten times as much "
@@ -136,6 +150,9 @@ class Quantize(Section):
     quip: Quip = Field(default=Quip(), description="settings of the method quip")
     pb_llm: PbLlm = Field(default=PbLlm(), description="settings of the method pb-llm")
     billm: Billm = Field(default=Billm(), description="settings of the method billm")
+    db_llm: DbLlm = Field(default=DbLlm(), description="settings of the method db-llm")
+    qlora: Qlora = Field(default=Qlora(), description="settings of the method qlora")
+    ir_qlora: IrQlora = Field(default=IrQlora(), description="settings of the method ir-qlora")
     slim_llm: SlimLlm = Field(default=SlimLlm(), description="settings of the method slim-llm")
     hqq: Hqq = Field(default=Hqq(), description="settings of the method hqq")
     nf4: Nf4 = Field(default=Nf4(), description="settings of the method nf4")
@@ -162,8 +179,16 @@ class Quantize(Section):
         for method in self.methods:
             if method in CALIBRATED and self.calibration is None:
                 raise ValueError(f"{method} needs calibration: name a mixture of data sources")
+            if method in TUNED and self.tuning is None:
+                raise ValueError(f"{method} needs tuning: say on what and how long it is trained")
+            if self.allocation and method not in ALLOCATED:
+                raise ValueError(
+                    f"allocation is for {', '.join(sorted(ALLOCATED))}; give {method} a stage of its own"
+                )
             for bits in self.bits:
                 self._check_width(method, bits)
+        if self.allocation and self.calibration is None:
+            raise ValueError("allocation needs calibration: text on which sensitivity is measured")
         return self
 
     def _check_width(self, method: str, bits: float) -> None:
@@ -183,7 +208,7 @@ class Quantize(Section):
             raise ValueError(
                 f"{method} has {low} to {high} bits, found {bits}; give the others another stage"
             )
-        if method != "pb-llm" and bits != int(bits):
+        if method != "pb-llm" and self.allocation is None and bits != int(bits):
             raise ValueError(f"{method} has whole bits, found {bits}; only pb-llm takes a mean such as 1.7")
 
 
