@@ -1,7 +1,7 @@
 # Every target works on a fresh clone: it first makes .venv from requirements.lock, once.
 
 .DEFAULT_GOAL := $(if $(value recipe),run,help)
-.PHONY: help run plan eval export bench gpu-check list doctor clean test check setup lock clean-env
+.PHONY: help run plan eval export bench bench-training gpu-check list doctor clean test check setup lock clean-env
 
 # What a user types after `name=` reaches the commands as it was typed: it travels in the environment
 # and is quoted where it is used, so that neither make nor the shell expands anything in it.
@@ -20,7 +20,8 @@ help:
 	@echo 'make plan recipe=NAME [set="key=value ..."]   forecast of memory, disk, time and tokens; runs nothing'
 	@echo 'make eval model=FOLDER battery=NAME           evaluate a model under evals/batteries/NAME.yaml'
 	@echo 'make export model=FOLDER format=F to=FOLDER   write a model in a format that other tools load'
-	@echo 'make bench                                    training speed, side by side with others'
+	@echo 'make bench                                    speed of the low-bit kernels, beside bf16 and others; writes a result'
+	@echo 'make bench-training                           training speed, side by side with others'
 	@echo 'make gpu-check                                train LLaMA-3-8B shapes on one GPU, beside others; writes a result'
 	@echo 'make list                                     recipes and batteries, a line each'
 	@echo 'make doctor                                   look over Python, compiler, packages and devices'
@@ -43,6 +44,9 @@ export: setup
 	@$(workbench) export -- "$$MODEL" "$$FORMAT" "$$TO"
 
 bench: setup
+	@$(workbench) bench
+
+bench-training: setup
 	@.venv/bin/python tests/benchmarks/training_speed.py
 	@.venv/bin/python tests/benchmarks/control_llm_speed.py
 

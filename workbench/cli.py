@@ -117,6 +117,18 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
+def bench(options: argparse.Namespace) -> int:
+    """Measure the low-bit kernels on the device at hand."""
+    from rich.markdown import Markdown
+
+    from workbench.quantization import bench as kernels
+
+    table, files = kernels.bench(options.models, options.bits, options.to)
+    out.print(Markdown(table))
+    out.print("written:", *files, highlight=False, soft_wrap=True)
+    return 0
+
+
 def compare(options: argparse.Namespace) -> int:
     """Compare the rows of two runs, item by item."""
     from workbench.run.single import compare_runs
@@ -212,6 +224,14 @@ def _parser() -> argparse.ArgumentParser:
         "format", choices=("dense",), help="dense: plain weights that stock transformers loads"
     )
     written.add_argument("to", type=Path, help="the folder to write; it must not exist")
+    benched = add("bench", bench)
+    benched.add_argument(
+        "--models", nargs="+", default=(), metavar="SIZE", help="LLaMA-3 shapes: 1b, 3b, 8b, 70b"
+    )
+    benched.add_argument("--bits", nargs="+", type=int, default=(), help="widths, 1 to 8")
+    benched.add_argument(
+        "--to", type=Path, default=Path("kernels/lowbit/results"), help="folder of the results"
+    )
     two = add("compare", compare)
     two.add_argument("first", type=Path, help="a finished run folder")
     two.add_argument("second", type=Path, help="another, evaluated under the same battery")

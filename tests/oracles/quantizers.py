@@ -30,7 +30,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from workbench import models, quantization
-from workbench.recipe.schema import Quantize
+from workbench.recipe.quantize import Quantize
 
 MODEL = "babyllama-0.9M"
 WINDOW, GROUP = 256, 32

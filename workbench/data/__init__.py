@@ -7,19 +7,21 @@ from workbench.data.packing import NO_TARGET, Batch, attention_mask, pack
 from workbench.data.prepared import prepared
 from workbench.data.reading import pass_tokens
 from workbench.data.reordering import reorder
-from workbench.data.sources import documents, held, identity, resolve
+from workbench.data.sources import Render, documents, held, identity, joined, resolve
 from workbench.data.tokens import TokenFile, Window, write_tokens
 
 __all__ = [
     "NO_TARGET",
     "Batch",
     "Mixture",
+    "Render",
     "TokenFile",
     "Window",
     "attention_mask",
     "documents",
     "held",
     "identity",
+    "joined",
     "pack",
     "pass_tokens",
     "plan",

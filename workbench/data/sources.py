@@ -102,7 +102,7 @@ def held(source: Source, texts: Iterator[str]) -> Iterator[str]:
 
 def _made(source: Source) -> str:
     """What a source without files is called in a message."""
-    keys = ("miniworld", "topic", "prepared", "where", "synthetic")
+    keys = ("miniworld", "topic", "prepared", "where", "synthetic", "generated")
     said = source.model_dump(include=set(keys), exclude_none=True)
     return ", ".join(f"{key}: {said[key]}" for key in keys if key in said)
 

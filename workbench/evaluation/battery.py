@@ -40,6 +40,7 @@ class TaskEntry(Section):
         default=None, description="default: the task's own, else 0"
     )
     limit: Count | None = Field(default=None, description="only the first questions; default: all")
+    chat: bool = Field(default=False, description="ask through the model's chat template")
 
 
 class TextEntry(Section):
@@ -66,7 +67,7 @@ class Battery(Section):
     language: tuple[TextEntry, ...] = ()
     task_folders: tuple[str, ...] = Field(default=(), description="folders of lm-eval tasks in evals/")
     builtin: bool = Field(default=False, description="lm-eval's own tasks may be named too")
-    chat: bool = Field(default=False, description="ask through the model's chat template")
+    chat: bool = Field(default=False, description="ask everything through the model's chat template")
     batch_size: Count = Field(default=64, description="sequences in one forward pass")
 
     @model_validator(mode="after")

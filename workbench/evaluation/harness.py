@@ -97,8 +97,8 @@ class Harness:
                 {"tasks": tasks},
                 limit=entry.limit,
                 bootstrap_iters=0,
-                apply_chat_template=self.battery.chat,
-                fewshot_as_multiturn=self.battery.chat,
+                apply_chat_template=self.battery.chat or entry.chat,
+                fewshot_as_multiturn=self.battery.chat or entry.chat,
             )
         records = [
             _record(entry, leaf, sample)
@@ -292,7 +292,7 @@ def _protocol(
     return (
         f"lm-eval {importlib.metadata.version('lm_eval')} hf; {entry.task} version {', '.join(versions)}; "
         f"{', '.join(map(str, shots))} shots; limit {entry.limit or 'none'}; filter {entry.filter}; "
-        f"{'chat template; ' if battery.chat else ''}batch {battery.batch_size}; "
+        f"{'chat template; ' if battery.chat or entry.chat else ''}batch {battery.batch_size}; "
         f"{len(records)} prompts {prompts}"
     )
 
@@ -300,5 +300,9 @@ def _protocol(
 def _chance(tasks: Mapping[str, ConfigurableTask], records: list[dict[str, Any]]) -> float | None:
     if any(task.OUTPUT_TYPE != "multiple_choice" for task in tasks.values()):
         return None
-    choices = [len(tasks[record["task"]].doc_to_choice(record["doc"])) for record in records]
-    return sum(1 / count for count in choices) / len(choices)
+    total = 0.0
+    for record in records:
+        task, doc = tasks[record["task"]], record["doc"]
+        right = task.doc_to_target(doc)
+        total += (len(right) if isinstance(right, list) else 1) / len(task.doc_to_choice(doc))
+    return total / len(records)

@@ -5,6 +5,7 @@ every effect that the workbench measures to happen in it: learning, forgetting, 
 rounding, refusal and over-refusal. Another seed is another world: other names, words and facts.
 """
 
+from workbench.miniworld.assistant import exchanges
 from workbench.miniworld.attacks import STYLES, Attack, Style, attacks
 from workbench.miniworld.corpus import Document, corpus, documents
 from workbench.miniworld.instructions import Instruction, instructions, look_alikes
@@ -20,6 +21,7 @@ __all__ = [
     "attacks",
     "corpus",
     "documents",
+    "exchanges",
     "instructions",
     "look_alikes",
     "questions",

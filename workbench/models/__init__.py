@@ -19,8 +19,9 @@ from workbench.models.folder import load, load_config, load_tokenizer, save
 from workbench.models.llama import configuration, new
 from workbench.models.merge_back import merge_back
 from workbench.models.published import published
+from workbench.models.streaming import stream
 from workbench.models.tokenizer import END_OF_TURN, check_tokenizer, train_tokenizer
-from workbench.models.walk import blocks, count_parameters, linears, subsets
+from workbench.models.walk import blocks, count_parameters, linears, outline, subsets
 
 __all__ = [
     "END_OF_TURN",
@@ -39,12 +40,14 @@ __all__ = [
     "load_tokenizer",
     "merge_back",
     "new",
+    "outline",
     "parallel_blocks",
     "positions",
     "published",
     "save",
     "stack",
     "step_0_deviation",
+    "stream",
     "subsets",
     "train_tokenizer",
 ]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -48,8 +50,8 @@ def load(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
             is not a number; an architecture that needs code of its own.
     """
     config = load_config(path)
-    for file in _weight_files(path):
-        _check_readable(file)
+    for file in weight_files(path):
+        check_readable(file)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         path,
         config=config,
@@ -70,7 +72,7 @@ def load(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
                 f"{path}: {len(found[problem])} {problem.replace('_keys', '')} weights ({names}); "
                 "the weights are not those of config.json: take both from the same model"
             )
-    _check_finite(path, model)
+    check_finite(path, model.state_dict())
     model.eval()
     return model
 
@@ -153,8 +155,12 @@ def load_config(path: Path) -> PretrainedConfig:
         ) from error
 
 
-def _weight_files(path: Path) -> list[Path]:
-    """The safetensors files of a folder: all that the index names, or all that there are."""
+def weight_files(path: Path) -> list[Path]:
+    """The safetensors files of a folder: all that the index names, or all that there are.
+
+    Raises:
+        ModelError: there are none, only pickled ones, or not those of the index.
+    """
     index = path / _INDEX
     if index.is_file():
         try:
@@ -181,7 +187,12 @@ def _weight_files(path: Path) -> list[Path]:
     raise ModelError(f"{path}: no weights, neither model.safetensors nor {_INDEX}; fetch the model again")
 
 
-def _check_readable(file: Path) -> None:
+def check_readable(file: Path) -> None:
+    """Refuse a safetensors file that is damaged.
+
+    Raises:
+        ModelError: it is corrupt or cut short.
+    """
     try:
         with safe_open(file, framework="pt") as tensors:
             tensors.keys()
@@ -189,8 +200,13 @@ def _check_readable(file: Path) -> None:
         raise ModelError(f"{file}: corrupt or cut short ({error}); fetch the file again") from error
 
 
-def _check_finite(path: Path, model: PreTrainedModel) -> None:
-    for name, tensor in model.state_dict().items():
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not numbers.
+
+    Raises:
+        ModelError: names the first tensor that holds one.
+    """
+    for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             count = int((~torch.isfinite(tensor)).sum())
             raise ModelError(

@@ -52,6 +52,11 @@ def subsets(block: nn.Module) -> list[list[str]]:
 
 def count_parameters(config: PretrainedConfig) -> int:
     """Parameters of the model that a configuration describes, tied ones once; nothing is allocated."""
+    return sum(parameter.numel() for parameter in outline(config).parameters())
+
+
+def outline(config: PretrainedConfig) -> PreTrainedModel:
+    """The model that a configuration describes, on the meta device; nothing is allocated."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return sum(parameter.numel() for parameter in model.parameters())
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model

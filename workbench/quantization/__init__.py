@@ -4,6 +4,7 @@
 to load the folders that `models.save` then writes.
 """
 
+from workbench.quantization.allocation import Allotted
 from workbench.quantization.finished import LayerReport, discard_blocks
 from workbench.quantization.formats.affine import AffineWeight
 from workbench.quantization.grid import Grid, check_group_size
@@ -15,6 +16,7 @@ from workbench.quantization.walk import Report, quantize
 __all__ = [
     "METHODS",
     "AffineWeight",
+    "Allotted",
     "Grid",
     "LayerReport",
     "Method",

@@ -91,7 +91,7 @@ def capture(model: PreTrainedModel, sequences: list[Tensor], device: torch.devic
     try:
         for index, recorder in enumerate(recorders):
             blocks[index] = recorder
-        for batch in _batches(sequences):
+        for batch in batches(sequences):
             model.base_model(input_ids=batch.to(home), use_cache=False)
     finally:
         for index, original in enumerate(originals):
@@ -134,6 +134,24 @@ def relative_output_error(weight: Tensor, approximation: Tensor, hessian: Tensor
     return (numerator / denominator) ** 0.5 if denominator else 0.0
 
 
+def batches(sequences: list[Tensor]) -> Iterator[Tensor]:
+    """Token ids [sequences, tokens] of neighbouring sequences of one length, BATCH_TOKENS at a time."""
+    rows = [row for tokens in sequences for row in torch.atleast_2d(tokens)]
+    for length, same_length in groupby(rows, key=len):
+        yield from torch.stack(list(same_length)).split(max(1, BATCH_TOKENS // length))
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Hessians need all bits of float32, whatever training allowed before (TF32, bfloat16)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 class _Collected(Exception):
     """All inputs that were wanted have been seen."""
 
@@ -172,10 +190,3 @@ class _Recorder(nn.Module):
         self.hidden.append(hidden_states.to(self.device))
         self.arguments.append(tree_map_only(Tensor, lambda tensor: tensor.to(self.device), arguments))
         return hidden_states
-
-
-def _batches(sequences: list[Tensor]) -> Iterator[Tensor]:
-    """Token ids [sequences, tokens] of neighbouring sequences of one length, BATCH_TOKENS at a time."""
-    rows = [row for tokens in sequences for row in torch.atleast_2d(tokens)]
-    for length, same_length in groupby(rows, key=len):
-        yield from torch.stack(list(same_length)).split(max(1, BATCH_TOKENS // length))

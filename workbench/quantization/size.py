@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workbench.quantization.formats import affine, codebook, planes, rotated
+from workbench.quantization.formats import adapted, affine, codebook, planes, rotated
 from workbench.quantization.methods import Plan
 
 
@@ -30,6 +30,18 @@ def expected_bits(method: str, shape: tuple[int, int], plan: Plan) -> int:
             return codebook.stored_bits(
                 rows, columns, stage.nf4.block_size, double_quantized=stage.nf4.double_quantization
             )
+        case "qlora" | "ir-qlora":
+            rounded = codebook.stored_bits(
+                rows,
+                columns,
+                stage.nf4.block_size,
+                double_quantized=stage.nf4.double_quantization,
+                shifted=method == "ir-qlora",
+            )
+            rank = stage.qlora.rank if method == "qlora" else stage.ir_qlora.rank
+            return rounded + adapted.stored_bits(rows, columns, rank)
+        case "db-llm":
+            return planes.stored_bits(rows, columns, groups, planes=2, numbers=2)
         case "billm":
             return planes.stored_bits(rows, columns, groups, planes=2, numbers=7, column_mask=True)
         case "pb-llm":

@@ -8,9 +8,8 @@ and final norm stay as they are; norms of a block change only by what a method f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -21,10 +20,12 @@ from workbench import models
 from workbench.errors import DataError, ModelError, NumericsError
 from workbench.progress import progress
 from workbench.quantization.activations import Activations
+from workbench.quantization.allocation import Allotted
 from workbench.quantization.calibration import (
     Inputs,
     Statistics,
     capture,
+    exact_products,
     propagate,
     relative_output_error,
     statistics,
@@ -37,7 +38,7 @@ from workbench.quantization.huggingface import mark_quantized, num_weights, quan
 from workbench.quantization.linear import QuantizedLinear, dotted_name, linear_shapes
 from workbench.quantization.methods import METHODS, Method, Plan
 from workbench.recipe.quantization import UNGROUPED
-from workbench.recipe.schema import Quantize
+from workbench.recipe.quantize import Quantize
 
 
 @dataclass
@@ -81,6 +82,7 @@ class _Task:
     method: Method
     plan: Plan
     finished: Finished
+    allotted: Mapping[str, Allotted]
 
     @property
     def activations(self) -> Activations | None:
@@ -97,6 +99,8 @@ def quantize(
     seed: int = 0,
     device: torch.device | None = None,
     unfinished: Path | None = None,
+    allotted: Mapping[str, Allotted] | None = None,
+    fill: Callable[[str], None] = lambda block: None,
 ) -> Report:
     """Replace the linears of the decoder blocks by quantized ones, in place.
 
@@ -104,20 +108,24 @@ def quantize(
         model: any decoder-only model; it is put in evaluation mode.
         stage: grid and method settings; its lists of methods, bits and groups are not looked at.
         method: one of the recipe's methods.
-        bits: 1 to 8.
+        bits: 1 to 8; with `allotted` their budget, which is not looked at.
         calibration: token ids, [tokens] or [sequences, tokens] each; only calibrated methods look at it.
         title: what the progress display says.
         seed: of methods that draw at random.
         device: where blocks are quantized, one at a time; default: the accelerator, if there is one.
         unfinished: folder for finished blocks and layers.jsonl; a stopped quantization with all the same
             arguments goes on from what is there.
+        allotted: a width for every linear, by name, instead of one for all.
+        fill: brings the weights of a block, given by its dotted name, before it is its turn, where the model
+            is held without them.
 
     Raises:
         ModelError: the group size does not divide, or the model is quantized already.
         DataError: a calibrated method without calibration text.
         NumericsError: non-finite weights or inputs, or a Hessian that cannot be factored; names the linear.
     """
-    chosen, plan = METHODS[method], Plan(stage, bits, seed)
+    chosen, allotted = METHODS[method], allotted or {}
+    plan = Plan(stage, bits, seed, {name: own.bits for name, own in allotted.items()})
     shapes = linear_shapes(model)
     if not shapes:
         raise ModelError(f"{title}: the model is quantized already; quantize the one it was made from")
@@ -128,13 +136,14 @@ def quantize(
 
     blocks = models.blocks(model.eval())
     device = device or torch.accelerator.current_accelerator() or torch.device("cpu")
-    report, task = Report(method, bits), _Task(chosen, plan, Finished(unfinished))
-    with torch.no_grad(), _exact_products(), progress(title, len(blocks), "blocks") as advance:
+    report, task = Report(method, bits), _Task(chosen, plan, Finished(unfinished), allotted)
+    with torch.no_grad(), exact_products(), progress(title, len(blocks), "blocks") as advance:
         inputs = capture(model, calibration, device) if chosen.calibrated and calibration else None
         for index, block in enumerate(blocks):
+            name = f"{dotted_name(model, blocks)}.{index}"
+            fill(name)
             home = next(block.parameters()).device
             block.to(device)
-            name = f"{dotted_name(model, blocks)}.{index}"
             layers = _advance(block, index, name, task, inputs, last=index + 1 == len(blocks))
             block.to(home)
             report.layers += layers
@@ -142,7 +151,10 @@ def quantize(
     linears = quantized_linears(model).values()
     report.stored_bits = sum(layer.stored_bits for layer in linears)
     report.num_weights = num_weights(linears)
-    mark_quantized(model, method, bits)
+    if allotted:
+        taken = sum(rows * columns * allotted[name].bits for name, (rows, columns) in shapes.items())
+        report.nominal_bits = taken / report.num_weights
+    mark_quantized(model, method, report.nominal_bits)
     return report
 
 
@@ -169,10 +181,11 @@ def _quantize_block(
     block: nn.Module, index: int, name: str, task: _Task, inputs: Inputs | None
 ) -> list[LayerReport]:
     """Quantize the linears of one block in place, those that read the same input together."""
+    plan = task.plan.within(name)
     prepared: dict[str, float] = {}
     if inputs and task.method.prepare:
         try:
-            prepared = task.method.prepare(block, index, inputs, task.plan)
+            prepared = task.method.prepare(block, index, inputs, plan)
         except NumericsError as error:
             raise NumericsError(f"{name}: {error}") from error
     subsets = models.subsets(block)
@@ -186,7 +199,7 @@ def _quantize_block(
             seen = [*statistics(block, index, inputs, [linears[subset[0]] for subset in together])]
         for subset, own in zip(together, seen, strict=True):
             try:
-                layers += _quantize_subset(block, name, subset, task, own, prepared)
+                layers += _quantize_subset(block, name, subset, replace(task, plan=plan), own, prepared)
             except NumericsError as error:
                 raise NumericsError(f"{name}.{subset[0]}: {error}") from error
     return layers
@@ -205,18 +218,37 @@ def _quantize_subset(
             "its calibration inputs are NaN or infinite; load the model in float32, or check its weights"
         )
     linears = models.linears(block)
-    weights = [linears[name].weight.float() for name in subset]
-    quantized, diagnostics = task.method.quantize(weights, seen, task.plan)
-    diagnostics = prepared | diagnostics
+    quantized = _by_width(linears, subset, task, seen)
     layers = []
-    for name, weight, part in zip(subset, weights, quantized, strict=True):
-        layer = _report(f"{block_name}.{name}", weight, part, seen, diagnostics)
+    for name in subset:
+        weight, (part, diagnostics) = linears[name].weight.float(), quantized[name]
+        said = prepared | diagnostics
+        if own := task.allotted.get(f"{block_name}.{name}"):
+            said |= {"width": float(own.bits), "divergence": own.divergences[own.bits]}
+        layer = _report(f"{block_name}.{name}", weight, part, seen, said)
         layers.append(layer)
         task.finished.tell(layer)
         shape = (weight.shape[0], weight.shape[1])
         kept = QuantizedLinear.from_weight(part, shape, linears[name].bias, task.activations)
         block.set_submodule(name, kept)
     return layers
+
+
+def _by_width(
+    linears: Mapping[str, nn.Linear], subset: list[str], task: _Task, seen: Statistics | None
+) -> dict[str, tuple[Weight, dict[str, float]]]:
+    """Quantized weight of each linear, and what was worth recording.
+
+    Those of one width are quantized together; all see the same statistics.
+    """
+    found: dict[str, tuple[Weight, dict[str, float]]] = {}
+    plans = {name: task.plan.of(name) for name in subset}
+    for bits in dict.fromkeys(plan.bits for plan in plans.values()):
+        names = [name for name in subset if plans[name].bits == bits]
+        weights = [linears[name].weight.float() for name in names]
+        quantized, diagnostics = task.method.quantize(weights, seen, plans[names[0]])
+        found |= {name: (part, diagnostics) for name, part in zip(names, quantized, strict=True)}
+    return found
 
 
 def _report(
@@ -237,14 +269,3 @@ def _report(
         output_error=None if seen is None else relative_output_error(weight, approximation, seen.hessian),
         diagnostics=measured,
     )
-
-
-@contextmanager
-def _exact_products() -> Iterator[None]:
-    """Hessians need all bits of float32, whatever training allowed before (TF32, bfloat16)."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

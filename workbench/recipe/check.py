@@ -14,13 +14,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from workbench.recipe import check_curricula, check_preparation, check_synthetic
+from workbench.recipe.check_curricula import trainings
 from workbench.recipe.check_vocabulary import check_vocabulary
 from workbench.recipe.document import KeyPath, dig
 from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.inputs import Model
 from workbench.recipe.naming import Said, Variant, trace
 from workbench.recipe.quantization import Calibration
-from workbench.recipe.schema import Engine, Evaluate, Load, Merge, MergeBack, Quantize, Stage
+from workbench.recipe.quantize import Quantize
+from workbench.recipe.schema import Engine, Evaluate, Load, Merge, MergeBack, Stage
 from workbench.recipe.training import Cpt, Pretrain, TrainingStage
 from workbench.recipe.validation import Value, parsed
 
@@ -29,6 +31,7 @@ MIXTURES = (
     ("replay", "mixture"),
     ("ewc", "mixture"),
     ("calibration", "mixture"),
+    ("tuning", "mixture"),
 )
 EXPANDING = ("control-llm", "llama-pro")
 _FANS = ("methods", "bits", "groups", "algorithms", "weights")
@@ -177,15 +180,16 @@ def _lengths(model: Model | None, stages: list[Stage | None], made: list[Variant
     said: Said = []
     for index in sorted({variant.stage_index for variant in made if variant.name in new}):
         stage = stages[index]
-        path: KeyPath = ("stages", index)
-        section: TrainingStage | Calibration | None = stage if isinstance(stage, TrainingStage) else None
+        sections: list[tuple[KeyPath, TrainingStage | Calibration | None]] = [*trainings(stage, index)]
         if isinstance(stage, Quantize):
-            section, path = stage.calibration, (*path, "calibration")
-        if section is not None and section.sequence_length > model.new.context:
-            message = (
-                f"{section.sequence_length} is longer than model.new.context, which is {model.new.context}"
-            )
-            said.append(((*path, "sequence_length"), message))
+            sections.append((("stages", index, "calibration"), stage.calibration))
+        for path, section in sections:
+            if section is not None and section.sequence_length > model.new.context:
+                message = (
+                    f"{section.sequence_length} is longer than model.new.context, "
+                    f"which is {model.new.context}"
+                )
+                said.append(((*path, "sequence_length"), message))
     return said
 
 
@@ -251,16 +255,17 @@ def _engine(engine: Engine, stages: list[Stage | None]) -> Said:
     """Batches divide over processes; offloading fits the ZeRO stage."""
     said: Said = []
     for index, stage in enumerate(stages):
-        if isinstance(stage, TrainingStage):
-            micro = stage.micro_batch_size or 1
+        for path, training in trainings(stage, index):
+            micro = training.micro_batch_size or 1
             part = engine.processes * micro
-            if stage.batch_size % part:
-                below, above = stage.batch_size // part * part, -(-stage.batch_size // part) * part
+            if training.batch_size % part:
+                below, above = training.batch_size // part * part, -(-training.batch_size // part) * part
                 message = (
-                    f"{stage.batch_size} is not a multiple of {part} (engine.processes {engine.processes} x "
-                    f"micro_batch_size {micro}); use {f'{below} or ' if below else ''}{above}"
+                    f"{training.batch_size} is not a multiple of {part} "
+                    f"(engine.processes {engine.processes} x micro_batch_size {micro}); "
+                    f"use {f'{below} or ' if below else ''}{above}"
                 )
-                said.append((("stages", index, "batch_size"), message))
+                said.append(((*path, "batch_size"), message))
     needed = {"none": 0, "optimizer": 1, "parameters": 3}[engine.offload]
     if engine.zero_stage < needed:
         at_least = "3" if needed == 3 else "1, 2 or 3"

@@ -10,6 +10,7 @@ from workbench.recipe.curricula import Bandit, DoReMi, Scheduled, Topics
 from workbench.recipe.document import KeyPath
 from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.naming import Said, Variant
+from workbench.recipe.quantize import Quantize
 from workbench.recipe.schema import Stage
 from workbench.recipe.training import Cpt, Pretrain, TrainingStage
 
@@ -22,25 +23,38 @@ def check(data: dict[str, Any], stages: list[Stage | None], made: list[Variant])
     sources = list(declared) if isinstance(declared, dict) else []
     said: Said = []
     for index, stage in enumerate(stages):
-        if not isinstance(stage, Pretrain | Cpt):
-            continue
-        path: KeyPath = ("stages", index)
-        said += _starts(stage, path, made, index)
-        section, path = stage.curriculum, (*path, "curriculum")
-        if isinstance(section, Scheduled):
-            said += _points(section, stage, path)
-        elif isinstance(section, Topics | DoReMi):
-            said += _texts(section, stage, sources, path)
-        if isinstance(section, Topics):
-            said += _topics(section, path)
-        if isinstance(section, DoReMi):
-            said += _reference(section, made, index, path)
-        if isinstance(section, Topics | DoReMi | Bandit):
-            said += _floors(section, stage, path)
+        for path, training in trainings(stage, index):
+            said += _training(training, path, made, index, sources)
     return said
 
 
-def _starts(stage: Pretrain | Cpt, path: KeyPath, made: list[Variant], index: int) -> Faults:
+def trainings(stage: Stage | None, index: int) -> list[tuple[KeyPath, TrainingStage]]:
+    """What a stage trains, which is itself or a section of it, with its key path."""
+    if isinstance(stage, TrainingStage):
+        return [(("stages", index), stage)]
+    if isinstance(stage, Quantize) and stage.tuning:
+        return [(("stages", index, "tuning"), stage.tuning)]
+    return []
+
+
+def _training(
+    stage: TrainingStage, path: KeyPath, made: list[Variant], index: int, sources: list[str]
+) -> Faults:
+    yield from _starts(stage, path, made, index)
+    section, path = stage.curriculum, (*path, "curriculum")
+    if isinstance(section, Scheduled):
+        yield from _points(section, stage, path)
+    elif isinstance(section, Topics | DoReMi):
+        yield from _texts(section, stage, sources, path)
+    if isinstance(section, Topics):
+        yield from _topics(section, path)
+    if isinstance(section, DoReMi):
+        yield from _reference(section, made, index, path)
+    if isinstance(section, Topics | DoReMi | Bandit):
+        yield from _floors(section, stage, path)
+
+
+def _starts(stage: TrainingStage, path: KeyPath, made: list[Variant], index: int) -> Faults:
     """What a training takes from its parent is there."""
     kinds = {variant.name: variant.kind for variant in made}
     parent = next((variant.parent for variant in made if variant.stage_index == index), None)
@@ -106,7 +120,7 @@ def _reference(section: DoReMi, made: list[Variant], index: int, path: KeyPath) 
         yield (*path, "reference"), _none("variant", section.reference, before, "at this point")
 
 
-def _floors(section: Topics | DoReMi | Bandit, stage: Pretrain | Cpt, path: KeyPath) -> Faults:
+def _floors(section: Topics | DoReMi | Bandit, stage: TrainingStage, path: KeyPath) -> Faults:
     """The floors of sources that share a weight leave some of it to share."""
     names = list(stage.mixture) if isinstance(section, Bandit) else list(section.texts)
     groups = section.groups if isinstance(section, Topics) and section.groups else [names]

@@ -57,8 +57,8 @@ def _texts(name: str, section: Preparation, sources: dict[str, Any]) -> Faults:
         if source not in sources:
             there = ", ".join(sources) or "none"
             yield where, f'no source "{source}" in data;{meant(nearest(source, sources))} there are: {there}'
-        elif dig(sources, (source, "chat")) is not None:
-            yield where, f"{source} has chat, but a preparation knows no chat template; name plain text"
+        elif dig(sources, (source, "chat")) is not None or dig(sources, (source, "miniworld")) == "assistant":
+            yield where, f"{source} has exchanges, but a preparation knows no chat template; name plain text"
     if repeated := sorted({source for source in section.sources if section.sources.count(source) > 1}):
         yield ("prepare", name, "sources"), f"names {', '.join(repeated)} more than once"
 

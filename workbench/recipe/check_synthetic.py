@@ -1,4 +1,4 @@
-"""What must hold between synthetic text, its snippets, its writer and the stages that read it."""
+"""What must hold between text that a model writes, its snippets, its writer and the stages that read it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from urllib.parse import urlsplit
 from workbench.recipe.document import KeyPath, dig
 from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.naming import Said, Variant
+from workbench.recipe.preparation import Generated
 
 SNIPPET = "{snippet}"
+LONGEST: int = Generated.model_fields["max_new_tokens"].default  # that of Synthetic too
 _NAMED = ("texts", "alignment")  # sections of a stage whose values are sources
 
 
 def check(data: dict[str, Any], made: list[Variant], *, certain: bool) -> Said:
-    """What is wrong with the synthetic sources of a recipe, as key paths and messages.
+    """What is wrong with the synthetic and generated sources of a recipe, as key paths and messages.
 
     Args:
         data: the recipe as plain data.
@@ -26,14 +28,17 @@ def check(data: dict[str, Any], made: list[Variant], *, certain: bool) -> Said:
     if not isinstance(declared, dict):
         return []
     said: Said = []
-    for name in declared:
-        path: KeyPath = ("data", name, "synthetic")
-        section = dig(data, path)
-        if isinstance(section, dict):
+    paths: list[KeyPath] = [("data", name, kind) for name in declared for kind in ("synthetic", "generated")]
+    for path in paths:
+        section, name = dig(data, path), str(path[1])
+        if not isinstance(section, dict):
+            continue
+        if path[-1] == "synthetic":
             said += _snippets(data, name, section, path)
             said += _prompt(section, path)
-            said += _endpoint(section, path)
-            said += _variant(data, name, section, made if certain else None, path)
+        said += _endpoint(section, path)
+        said += _variant(data, name, section, made if certain else None, path)
+        said += _room(data, section, made, path)
     return said
 
 
@@ -102,6 +107,22 @@ def _variant(
         if index <= writer.stage_index and any(name in _read(data, each) for each in _mentioned(stage)):
             return [(here, f"stages[{index}] reads {name} before {variant} is made; use it in a later stage")]
     return []
+
+
+def _room(data: dict[str, Any], section: dict[str, Any], made: list[Variant], path: KeyPath) -> Said:
+    """What a new model writes fits into its context, behind one token at least."""
+    context = dig(data, ("model", "new", "context"))
+    longest = section.get("max_new_tokens", LONGEST)
+    by_name = {variant.name: variant for variant in made}
+    writer = by_name.get(str(dig(section, ("writer", "variant"))))
+    while writer is not None and writer.parent in by_name:
+        writer = by_name[writer.parent]
+    if writer is None or writer.kind != "pretrain" or not isinstance(context, int | float):
+        return []
+    if not isinstance(longest, int | float) or longest < context:
+        return []
+    message = f"{longest} leaves no room in model.new.context, which is {context}; lower it"
+    return [((*path, "max_new_tokens"), message)]
 
 
 def _mentioned(value: Any, key: str = "") -> Iterator[str]:

@@ -73,10 +73,21 @@ class Source(Section):
     """A named body of text: built in, local, a pinned hub data set, prepared, or written by a model."""
 
     miniworld: (
-        Literal["base", "base_heldout", "base_parallel", "new", "new_heldout", "new_crawl", "new_parallel"]
+        Literal[
+            "base",
+            "base_heldout",
+            "base_parallel",
+            "new",
+            "new_heldout",
+            "new_crawl",
+            "new_parallel",
+            "assistant",
+        ]
         | None
     ) = Field(
-        default=None, description="a corpus of the built-in miniature world, generated from the recipe's seed"
+        default=None,
+        description="a corpus of the built-in miniature world, generated from the recipe's seed; assistant: "
+        "exchanges that answer and refuse, told by the chat template of the model's tokenizer",
     )
     topic: Literal["people", "places", "things", "beasts"] | None = Field(
         default=None, description="only documents of one topic of the miniature world"
@@ -115,9 +126,9 @@ class Source(Section):
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
         _exactly_one(self, "miniworld", "path", "hub", "prepared", "synthetic", "generated")
-        if self.topic is not None and self.miniworld is None:
+        if self.topic is not None and self.miniworld in (None, "assistant"):
             raise ValueError(
-                "topic is one of the miniature world; for a preparation, write where: {topic: ...}"
+                "topic is that of a miniature language; of a preparation, write where: {topic: ...}"
             )
         if self.where is not None and self.prepared is None:
             raise ValueError("where chooses among the documents of a preparation; name it with prepared")
@@ -128,6 +139,11 @@ class Source(Section):
                 f"documents {list(self.documents)} is not a range: write [start, stop] with start below stop"
             )
         return self
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether its documents are exchanges, told by a chat template."""
+        return self.chat is not None or self.miniworld == "assistant"
 
     @model_validator(mode="after")
     def _exchanges(self) -> Source:

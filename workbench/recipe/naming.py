@@ -16,7 +16,8 @@ from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.inputs import Model
 from workbench.recipe.methods import MergeAlgorithm
 from workbench.recipe.quantization import UNGROUPED, GroupSize
-from workbench.recipe.schema import Load, Merge, MergeBack, Quantize, Recipe, Stage, Vocabulary
+from workbench.recipe.quantize import Quantize
+from workbench.recipe.schema import Load, Merge, MergeBack, Recipe, Stage, Vocabulary
 from workbench.recipe.training import Cpt, Pretrain
 
 Said = list[tuple[KeyPath, str]]
@@ -153,14 +154,15 @@ def _made_by(stage: Stage, index: int, parent: str | None) -> list[Variant]:
                     bits,
                     group_size=group_size,
                 )
-                for method in dict.fromkeys(stage.methods)
-                for bits in dict.fromkeys(stage.bits)
+                for method, widths in stage.bits_of.items()
+                for bits in widths
                 for group_size in dict.fromkeys(stage.group_sizes(method))
             ]
 
 
 def _suffix(stage: Quantize, method: str, group_size: GroupSize) -> str:
-    """What tells the variants of a fan-out over group sizes apart."""
+    """What tells apart variants of several group sizes, and those whose linears differ in width."""
+    mixed = "-mixed" if stage.allocation else ""
     if stage.groups is None or method in UNGROUPED:
-        return ""
-    return "-channel" if group_size == "channel" else f"-g{group_size}"
+        return mixed
+    return ("-channel" if group_size == "channel" else f"-g{group_size}") + mixed

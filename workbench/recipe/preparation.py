@@ -121,9 +121,12 @@ class Synthetic(Section):
 
 
 class Generated(Section):
-    """Text that a model writes from nothing: data-free training (LLM-QAT, arXiv 2305.17888)."""
+    """Text that a model writes from nothing, for training without data (LLM-QAT, arXiv 2305.17888).
+
+    An endpoint has to complete plain text, not only chats.
+    """
 
     writer: Writer
     documents: Count = Field(description="texts to write")
     max_new_tokens: Count = Field(default=256, description="longest text, in tokens")
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, gt=0)

@@ -34,6 +34,8 @@ CALIBRATED = frozenset({"gptq", "awq", "smoothquant", "quip", "pb-llm", "billm",
 UNGROUPED = frozenset({"smoothquant", "quip", "nf4", "qlora", "ir-qlora", "int8"})
 # Methods that are trained after rounding, through the one loop.
 TUNED = frozenset({"db-llm", "qlora", "ir-qlora"})
+# Those of them that train updates beside weights that are rounded first, as nf4 rounds.
+ADAPTED = frozenset({"qlora", "ir-qlora"})
 # Methods whose linears may differ in width.
 ALLOCATED = frozenset({"rtn", "gptq", "awq", "hqq"})
 
@@ -52,7 +54,10 @@ class Calibration(Section):
 
 
 class Allocation(Section):
-    """Widths that differ from linear to linear, within a budget of real bits, by measured sensitivity."""
+    """Widths that differ from linear to linear, within a budget of real bits, by measured sensitivity.
+
+    Measuring takes the whole model in the memory of the device, which quantizing does not.
+    """
 
     widths: list[Bits] = Field(default=[2, 3, 4, 6, 8], min_length=2, description="what a linear may have")
     sequences: Count = Field(
@@ -146,7 +151,10 @@ class Billm(Section):
 
 
 class DbLlm(Section):
-    """Settings of DB-LLM (Chen et al., arXiv 2402.11960): two binary planes, scales tuned by distillation."""
+    """Settings of DB-LLM (Chen et al., arXiv 2402.11960): two binary planes, scales tuned by distillation.
+
+    The rate of its tuning is relative to a scale; 5e-3 is a good start.
+    """
 
     gamma: float = Field(
         default=0.1,

@@ -19,32 +19,9 @@ from workbench.recipe.methods import (
     Ties,
 )
 from workbench.recipe.preparation import Preparation
-from workbench.recipe.quantization import (
-    ALLOCATED,
-    CALIBRATED,
-    FIXED_BITS,
-    TUNED,
-    UNGROUPED,
-    Allocation,
-    Awq,
-    Billm,
-    Calibration,
-    DbLlm,
-    Gptq,
-    GroupSize,
-    Hqq,
-    Int8,
-    IrQlora,
-    Nf4,
-    PbLlm,
-    Qlora,
-    QuantizationMethod,
-    Quip,
-    SlimLlm,
-    SmoothQuant,
-)
-from workbench.recipe.section import Count, Name, Section, Seed, Share, Width
-from workbench.recipe.training import Cpt, Pretrain, TrainingStage
+from workbench.recipe.quantize import Quantize
+from workbench.recipe.section import Count, Name, Section, Seed, Share
+from workbench.recipe.training import Cpt, Pretrain
 
 
 class Vocabulary(Section):
@@ -104,112 +81,6 @@ class MergeBack(Section):
     start: str | None = Field(
         default=None, alias="from", description="variant of the method control-llm; default: the last one"
     )
-
-
-class Quantize(Section):
-    """Post-training weight quantization: one row per method, bit width and group size."""
-
-    kind: Literal["quantize"]
-    name: Name = "quantize"
-    start: str | None = Field(
-        default=None, alias="from", description="variant to go on from; default: the last one"
-    )
-    methods: list[QuantizationMethod] = Field(min_length=1)
-    bits: list[Width] = Field(
-        min_length=1,
-        description="nominal bits a weight, 1 to 8; between two whole numbers for pb-llm only. With "
-        "allocation: real bits a weight, scales included",
-    )
-    group_size: GroupSize = Field(
-        default=128,
-        description="weights along the input that share a scale; channel = one group per output row; "
-        f"{', '.join(sorted(UNGROUPED))} have layouts of their own",
-    )
-    groups: list[GroupSize] | None = Field(
-        default=None, min_length=1, description="several group sizes, one row each, instead of group_size"
-    )
-    symmetric: bool = False
-    mse_grid: bool = Field(default=False, description="shrink each group's range to the least |error|^2.4")
-    calibration: Calibration | None = Field(
-        default=None, description=f"needed by {', '.join(sorted(CALIBRATED))}"
-    )
-    allocation: Allocation | None = Field(
-        default=None, description=f"widths by linear; for {', '.join(sorted(ALLOCATED))}; needs calibration"
-    )
-    tuning: TrainingStage | None = Field(
-        default=None, description=f"the training of {', '.join(sorted(TUNED))}"
-    )
-    on_singular: Literal["error", "more_damping", "rtn"] = Field(
-        default="error",
-        description="what happens where a Hessian cannot be factored: the run ends; ten times as much "
-        "damping, until it can; or the matrix is rounded as if inputs were independent",
-    )
-    gptq: Gptq = Field(default=Gptq(), description="settings of the method gptq")
-    awq: Awq = Field(default=Awq(), description="settings of the method awq")
-    smoothquant: SmoothQuant = Field(default=SmoothQuant(), description="settings of the method smoothquant")
-    quip: Quip = Field(default=Quip(), description="settings of the method quip")
-    pb_llm: PbLlm = Field(default=PbLlm(), description="settings of the method pb-llm")
-    billm: Billm = Field(default=Billm(), description="settings of the method billm")
-    db_llm: DbLlm = Field(default=DbLlm(), description="settings of the method db-llm")
-    qlora: Qlora = Field(default=Qlora(), description="settings of the method qlora")
-    ir_qlora: IrQlora = Field(default=IrQlora(), description="settings of the method ir-qlora")
-    slim_llm: SlimLlm = Field(default=SlimLlm(), description="settings of the method slim-llm")
-    hqq: Hqq = Field(default=Hqq(), description="settings of the method hqq")
-    nf4: Nf4 = Field(default=Nf4(), description="settings of the method nf4")
-    int8: Int8 = Field(default=Int8(), description="settings of the method int8")
-
-    def settings_of(self, method: str) -> Section | None:
-        """The section of a method; None where it has none, as rtn."""
-        section: Section | None = getattr(self, method.replace("-", "_"), None)
-        return section
-
-    def group_sizes(self, method: str) -> list[GroupSize]:
-        """The group sizes that a method fans out over."""
-        return [self.group_size] if self.groups is None or method in UNGROUPED else self.groups
-
-    def at(self, group_size: GroupSize | None) -> Quantize:
-        """The section with one of its group sizes as the only one."""
-        return self.model_copy(update={"group_size": group_size or self.group_size, "groups": None})
-
-    @model_validator(mode="after")
-    def _settings(self) -> Quantize:
-        # A written recipe says its defaults too.
-        if self.groups is not None and self.group_size != Quantize.model_fields["group_size"].default:
-            raise ValueError("say group_size, or groups, not both")
-        for method in self.methods:
-            if method in CALIBRATED and self.calibration is None:
-                raise ValueError(f"{method} needs calibration: name a mixture of data sources")
-            if method in TUNED and self.tuning is None:
-                raise ValueError(f"{method} needs tuning: say on what and how long it is trained")
-            if self.allocation and method not in ALLOCATED:
-                raise ValueError(
-                    f"allocation is for {', '.join(sorted(ALLOCATED))}; give {method} a stage of its own"
-                )
-            for bits in self.bits:
-                self._check_width(method, bits)
-        if self.allocation and self.calibration is None:
-            raise ValueError("allocation needs calibration: text on which sensitivity is measured")
-        return self
-
-    def _check_width(self, method: str, bits: float) -> None:
-        only = FIXED_BITS.get(method)
-        if only is not None and bits != only:
-            raise ValueError(
-                f"{method} has {only} bits, found {bits}; give it a stage of its own with bits: [{only}]"
-            )
-        if method == "pb-llm" and not 1 < bits < self.pb_llm.salient_bits:
-            raise ValueError(
-                f"pb-llm mixes weights of 1 and of {self.pb_llm.salient_bits} bits, found bits {bits}; "
-                "write a number between, such as 1.7"
-            )
-        low, high = (2, 8) if method == "smoothquant" else (2, 7)
-        narrow = method == "smoothquant" or (method == "slim-llm" and self.slim_llm.mixed)
-        if narrow and not low <= bits <= high:
-            raise ValueError(
-                f"{method} has {low} to {high} bits, found {bits}; give the others another stage"
-            )
-        if method != "pb-llm" and self.allocation is None and bits != int(bits):
-            raise ValueError(f"{method} has whole bits, found {bits}; only pb-llm takes a mean such as 1.7")
 
 
 class Load(Section):

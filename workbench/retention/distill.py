@@ -37,19 +37,29 @@ def penalty(teacher: PreTrainedModel, settings: Distill, old_sources: Collection
         ]
         if not rows:
             return torch.zeros((), device=logits.device)
-        nn.Module.to(teacher, logits.device, next(student.parameters()).dtype)
-        with torch.no_grad():
-            start: Tensor = teacher(
-                input_ids=batch.tokens[rows],
-                position_ids=batch.positions[rows],
-                attention_mask=attention_mask(batch.documents[rows]),
-                use_cache=False,
-            ).logits  # [rows, L, V]
+        start = predictions(
+            teacher, student, batch.tokens[rows], batch.positions[rows], batch.documents[rows]
+        )  # [rows, L, V]
         here = targets[rows]
         total = in_pieces(_divergence, logits[rows][here], start[here])
         return settings.beta * total / targets.sum().clamp(min=1)
 
     return divergence
+
+
+@torch.no_grad()
+def predictions(
+    teacher: PreTrainedModel, student: nn.Module, tokens: Tensor, positions: Tensor, documents: Tensor
+) -> Tensor:
+    """Logits [B, L, V] of a teacher, which goes to the student's device and dtype; the others are [B, L]."""
+    nn.Module.to(teacher, tokens.device, next(student.parameters()).dtype)
+    logits: Tensor = teacher(
+        input_ids=tokens,
+        position_ids=positions,
+        attention_mask=attention_mask(documents),
+        use_cache=False,
+    ).logits
+    return logits
 
 
 def _divergence(logits: Tensor, start: Tensor) -> Tensor:

@@ -23,15 +23,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from workbench import data, models
 from workbench.errors import ModelError, RunError
-from workbench.quantization import Plan, check_group_size, expected_bits, linear_shapes
+from workbench.quantization import Plan, allocation, check_group_size, expected_bits, linear_shapes, tuning
 from workbench.recipe.inputs import Model
-from workbench.recipe.quantization import CALIBRATED, UNGROUPED
-from workbench.recipe.schema import Engine, Quantize
+from workbench.recipe.quantization import ADAPTED, CALIBRATED, TUNED, UNGROUPED
+from workbench.recipe.quantize import Quantize
+from workbench.recipe.schema import Engine
 from workbench.recipe.training import Cpt, Pretrain, TrainingStage
 from workbench.stages.blueprint import architecture, in_training
 from workbench.stages.job import Job
 
 PROBE_STEPS = 3
+CHECKPOINTS = 2  # whole ones that a training keeps
+TAUGHT = ("distill", "db-llm")  # methods with a teacher
 PROBE_SHARE_OF_MEMORY = 0.25
 LESS_MEMORY = (
     "Use a machine with more, more processes under engine.zero_stage 3, engine.offload, a smaller "
@@ -59,6 +62,7 @@ def forecast(jobs: list[Job], *, probe: bool = False) -> list[Forecast]:
 
     Raises:
         ModelError: the group size of a quantize stage does not divide the model's linears.
+        RecipeError: a budget of bits is below what the smallest widths take.
     """
     return [_forecast(job, probe) for job in jobs]
 
@@ -72,7 +76,7 @@ def refuse(forecasts: list[Forecast], folder: Path) -> None:
     memory, device = _device_memory()
     for entry in forecasts:
         if entry.memory_bytes > memory:
-            remedy = LESS_MEMORY if entry.kind in ("pretrain", "cpt") else "Use a machine with more"
+            remedy = LESS_MEMORY if entry.trainable else "Use a machine with more"
             raise RunError(
                 f"{entry.variant}: {entry.kind} of {entry.parameters:,} parameters needs about "
                 f"{_size(entry.memory_bytes)} per process; {device} has {_size(memory)}. {remedy}"
@@ -158,27 +162,46 @@ def _forecast(job: Job, probe: bool) -> Forecast:
     if isinstance(stage, Pretrain | Cpt):
         loop = in_training(job, config)
         trainable = sum(p.numel() for p in loop.parameters() if p.requires_grad)
-        tokens = stage.steps * stage.batch_size * stage.sequence_length
+        tokens, seconds = _course(job, probe)
         memory = training_memory(_count(loop), trainable, loop.config, stage, job.recipe.engine)
         memory += _extra_memory(job.variant.method, parameters, trainable, DTYPE_BYTES[model.dtype])
-        disk = 2 * 12 * trainable + 4 * parameters
-        rate = _training_speed(model, stage.sequence_length) if probe else None
-        seconds = tokens / rate / job.recipe.engine.processes if rate else None
+        disk = CHECKPOINTS * 12 * trainable + 4 * parameters
     elif isinstance(stage, Quantize):
         shapes = linear_shapes(finished)
         plan = Plan(stage.at(job.variant.group_size), job.variant.bits or 0, job.recipe.seed)
         if job.variant.method not in UNGROUPED:
             check_group_size(shapes, plan.stage.group_size)
-        disk = sum(expected_bits(job.variant.method, shape, plan) for shape in shapes.values()) // 8
+        if stage.allocation:
+            allocation.sizes(job.variant.method, plan.stage, plan.bits, shapes)
+            disk = allocation.budget(plan.bits, shapes) // 8
+        else:
+            disk = sum(expected_bits(job.variant.method, shape, plan) for shape in shapes.values()) // 8
         disk += (parameters - sum(rows * columns for rows, columns in shapes.values())) * DTYPE_BYTES[
             model.dtype
         ]
         if stage.calibration and job.variant.method in CALIBRATED:
             tokens = stage.calibration.sequences * stage.calibration.sequence_length
             memory += 2 * tokens * config.hidden_size * 4 + 3 * config.intermediate_size**2 * 4
+        if stage.tuning and job.variant.method in TUNED:
+            trainable = sum(
+                tuning.num_trainable(job.variant.method, shape, plan.stage) for shape in shapes.values()
+            )
+            tokens, seconds = _course(job, probe)
+            held = parameters + (trainable if job.variant.method in ADAPTED else 0)
+            memory = training_memory(held, trainable, config, stage.tuning, job.recipe.engine)
+            memory += _extra_memory(job.variant.method, parameters, trainable, DTYPE_BYTES[model.dtype])
+            disk += CHECKPOINTS * 12 * trainable
     if job.store.has(job.fingerprint):
         disk, seconds = 0, 0.0
     return Forecast(job.variant.name, job.variant.kind, parameters, trainable, tokens, memory, disk, seconds)
+
+
+def _course(job: Job, probe: bool) -> tuple[int, float | None]:
+    """Tokens of a training, and seconds where they can be probed."""
+    stage = job.training_stage
+    tokens = stage.steps * stage.batch_size * stage.sequence_length
+    rate = _training_speed(job.origin, stage.sequence_length) if probe else None
+    return tokens, tokens / rate / job.recipe.engine.processes if rate else None
 
 
 def training_memory(
@@ -207,7 +230,8 @@ def training_memory(
 
 def _extra_memory(method: str, parameters: int, trainable: int, element: int) -> int:
     """Bytes that a method holds besides: the weights of the start, their importance, or a whole teacher."""
-    return {"l2sp": 4 * trainable, "ewc": 8 * trainable, "distill": element * parameters}.get(method, 0)
+    extra = {"l2sp": 4 * trainable, "ewc": 8 * trainable, **dict.fromkeys(TAUGHT, element * parameters)}
+    return extra.get(method, 0)
 
 
 def _count(model: PreTrainedModel) -> int:

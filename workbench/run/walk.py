@@ -1,4 +1,4 @@
-"""Walk a recipe: make every variant once, measure every row, write the sheet.
+"""Walk a recipe: make every variant once, measure it as soon as it exists, write the sheet.
 
 Killed at any moment, the same command goes on where it stopped: finished work lies in the store under
 its fingerprint, unfinished work in a partial folder. A finished run only shows its sheet.
@@ -16,6 +16,7 @@ from workbench import evaluation, sheet, storage
 from workbench.errors import RunError
 from workbench.progress import console
 from workbench.recipe import Loaded
+from workbench.recipe.quantization import TUNED
 from workbench.recipe.schema import Recipe
 from workbench.run import forecast, record, rows
 from workbench.sheet import Sheet
@@ -91,12 +92,13 @@ def _walk(loaded: Loaded, folder: Path, jobs: list[Job], command: str) -> None:
     events("run started", digest=loaded.digest)
     start = time.perf_counter()
     for job in jobs:
-        _make(job, _home(folder, job.recipe, recipe), events)
+        home = _home(folder, job.recipe, recipe)
+        _make(job, home, events)
+        if _is_row(job):
+            _measure(job, home, events)
     for seeded in replicates(recipe):
         _prepare(seeded, _home(folder, seeded, recipe), jobs[0].store)
     shown = [job for job in jobs if _is_row(job)]
-    for job in shown:
-        _measure(job, _home(folder, job.recipe, recipe), events)
     found = [rows.row(twins) for twins in rows.by_variant(shown)]
     finished = sheet.build(recipe.name, found, seed=recipe.seed)
     facts |= {
@@ -168,7 +170,7 @@ def _is_row(job: Job) -> bool:
 
 
 def _trained(job: Job) -> bool:
-    return job.variant.kind in ("pretrain", "cpt")
+    return job.variant.kind in ("pretrain", "cpt") or job.variant.method in TUNED
 
 
 def _fingerprints(jobs: list[Job]) -> list[str]:

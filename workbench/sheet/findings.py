@@ -64,7 +64,7 @@ def answers(sheet: Sheet) -> list[Answer]:
         Answer("The frontier", {"": _frontier(sheet, planes[0]) if planes and is_race(sheet) else []}),
         Answer(
             "What each bit width costs",
-            {f"{width} bit{'s' if width > 1 else ''}": _cost(sheet, width) for width in widths},
+            {f"{width:.3g} bit{'s' if width > 1 else ''}": _cost(sheet, width) for width in widths},
         ),
     ]
     return [answer for answer in every if answer.findings]

@@ -161,7 +161,7 @@ def _squeeze(sheet: Sheet, key: str, quantized: Sequence[Row], looks: dict[str, 
     draw_chance(sheet, axes, key, "left")
     axes.set_xscale("log", base=2)
     axes.invert_xaxis()
-    axes.set_xticks(sorted({row.nominal_bits for row in rows if row.nominal_bits}))
+    axes.set_xticks(sorted({round(row.nominal_bits) for row in rows if row.nominal_bits}))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     labels.at_the_end(figure, axes, ends)

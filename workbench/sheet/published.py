@@ -117,6 +117,7 @@ def _same(theirs: PublishedRow, row: Row) -> bool:
     activation_bits = (own.get("method_settings") or {}).get("activation_bits") or own.get("bits")
     return (
         own.get("bits") == theirs.bits
+        and "allocation" not in own  # whose bits are real ones, and a budget
         and theirs.group_size in (None, own.get("group_size"))
         and theirs.activation_bits in (None, activation_bits)
     )

@@ -18,7 +18,7 @@ from workbench.evaluation.perplexity import perplexity
 from workbench.recipe.curricula import Bandit, DoReMi, Scheduled, Topics
 from workbench.recipe.inputs import Source
 from workbench.recipe.schema import Recipe
-from workbench.recipe.training import Cpt, Pretrain
+from workbench.recipe.training import Cpt, TrainingStage
 from workbench.retention import replay
 from workbench.stages import prepare
 from workbench.stages.job import Job
@@ -66,7 +66,7 @@ def start_of(job: Job) -> float | None:
     return float(rates[-1] / stage.learning_rate)
 
 
-def mixture(recipe: Recipe, stage: Pretrain | Cpt, request: Mapping[str, Any]) -> Mixture:
+def mixture(recipe: Recipe, stage: TrainingStage, request: Mapping[str, Any]) -> Mixture:
     """The mixture of a training."""
     files = {name: TokenFile(Path(folder)) for name, folder in request["tokens"].items()}
     tokens = data.pass_tokens(files, stage.reading, stage.sequence_length)
@@ -82,7 +82,7 @@ def mixture(recipe: Recipe, stage: Pretrain | Cpt, request: Mapping[str, Any]) -
     )
 
 
-def _replayed(stage: Pretrain | Cpt, method: str) -> Pretrain | Cpt:
+def _replayed(stage: TrainingStage, method: str) -> TrainingStage:
     """The stage with what a method replays in every point of its schedule."""
     section = stage.curriculum
     if not (isinstance(stage, Cpt) and stage.replayed(method) and isinstance(section, Scheduled)):
@@ -95,7 +95,7 @@ def _replayed(stage: Pretrain | Cpt, method: str) -> Pretrain | Cpt:
     return stage.model_copy(update={"curriculum": section.model_copy(update={"points": points})})
 
 
-def steered(stage: Pretrain | Cpt) -> bool:
+def steered(stage: TrainingStage) -> bool:
     """Whether the weights depend on measurements."""
     return isinstance(stage.curriculum, Controller)
 
@@ -107,7 +107,7 @@ def replay_history(mixed: Mixture, points: Iterable[Mapping[str, Any]]) -> None:
             mixed.reweigh(point["step"], point["curriculum"]["weights"])
 
 
-def told(mixed: Mixture, stage: Pretrain | Cpt, steps: int) -> dict[str, Any]:
+def told(mixed: Mixture, stage: TrainingStage, steps: int) -> dict[str, Any]:
     """What a result says of a curriculum: dry sources, changes, and the mean weights, DoReMi's result."""
     last = steps - 1
     details: dict[str, Any] = {"dry": dry} if steps and (dry := mixed.dry(last)) else {}
@@ -119,7 +119,7 @@ def told(mixed: Mixture, stage: Pretrain | Cpt, steps: int) -> dict[str, Any]:
 
 
 def steering(
-    recipe: Recipe, stage: Pretrain | Cpt, mixed: Mixture, request: Mapping[str, Any]
+    recipe: Recipe, stage: TrainingStage, mixed: Mixture, request: Mapping[str, Any]
 ) -> Steering | None:
     """What steers the mixture; None where nothing does."""
     section = stage.curriculum

@@ -18,9 +18,10 @@ from workbench.recipe import Variant, variants
 from workbench.recipe.curricula import DoReMi, Topics
 from workbench.recipe.inputs import Model, Source
 from workbench.recipe.methods import ControlLlm, LlamaPro
-from workbench.recipe.preparation import Synthetic
-from workbench.recipe.quantization import CALIBRATED, UNGROUPED
-from workbench.recipe.schema import Merge, MergeBack, Quantize, Recipe, Vocabulary
+from workbench.recipe.preparation import Generated, Synthetic, Writer
+from workbench.recipe.quantization import ADAPTED, CALIBRATED, TUNED, UNGROUPED
+from workbench.recipe.quantize import Quantize
+from workbench.recipe.schema import Merge, MergeBack, Recipe, Stage, Vocabulary
 from workbench.recipe.training import Cpt, Pretrain, TrainingStage
 from workbench.retention import replay
 from workbench.storage import Store
@@ -33,6 +34,7 @@ VERSIONS = {
     "ordered": 1,
     "preparation": 1,
     "synthetic": 1,
+    "generated": 1,
     "load": 1,
     "pretrain": 3,
     "cpt": 3,
@@ -41,6 +43,8 @@ VERSIONS = {
     "vocabulary": 1,
     "merge": 1,
     "merge-back": 1,
+    "sensitivities": 1,
+    "rounded": 1,
     "quantize": 2,
     "evaluate": 2,
 }
@@ -124,7 +128,7 @@ class Job:
             "seed": recipe.seed,
             "dtype": self.origin.dtype,
             "new": recipe.model.new.model_dump() if self.parent is None and recipe.model.new else None,
-            "sources": self._identities(names),
+            "sources": self.identities(names),
         }
 
     def _vocabulary(self, stage: Vocabulary) -> dict[str, Any]:
@@ -137,7 +141,7 @@ class Job:
             "output": output,
             **stage.model_dump(include={"tokens", "replace"}),
             "alignment": section.model_dump() if section else None,
-            "sources": self._identities(names),
+            "sources": self.identities(names),
             "dtype": self.origin.dtype,
             "seed": self.recipe.seed,
         }
@@ -147,6 +151,9 @@ class Job:
         method = self.variant.method
         own = stage.settings_of(method)
         calibration = stage.calibration if method in CALIBRATED else None
+        text = stage.calibration if stage.allocation else calibration
+        tuned = {"tuning": self._training} if method in TUNED else {}
+        rounded = {"rounding": stage.rounding_of(method)} if method in ADAPTED else {}
         return {
             "method": method,
             "bits": self.variant.bits,
@@ -155,17 +162,22 @@ class Job:
             "method_settings": own.model_dump() if own else None,
             "true_sequential": stage.gptq.true_sequential if calibration else None,
             "on_singular": stage.on_singular if calibration else None,
-            "calibration": calibration.model_dump() if calibration else None,
-            "sources": self._identities(set(calibration.mixture if calibration else ())),
+            "calibration": text.model_dump() if text else None,
+            **({"allocation": stage.allocation.model_dump()} if stage.allocation else {}),
+            **tuned,
+            **rounded,
+            "sources": self.identities(set(text.mixture if text else ())),
             "seed": self.recipe.seed,
         }
 
     @property
-    def training_stage(self) -> Pretrain | Cpt:
-        """The stage that trains this variant, at the rate of the variant's method."""
+    def training_stage(self) -> TrainingStage:
+        """The training of this variant, at the rate of the variant's method."""
         stage = self.variant.stage
-        assert isinstance(stage, Pretrain | Cpt)
-        return stage.under(self.variant.method) if isinstance(stage, Cpt) else stage
+        assert stage
+        training = training_of(stage, self.variant.method)
+        assert training
+        return training
 
     @property
     def model(self) -> Model:
@@ -180,15 +192,24 @@ class Job:
     @property
     def mixture(self) -> dict[str, float]:
         """Weights of the sources that this variant is trained on."""
-        stage = self.variant.stage
-        assert isinstance(stage, Pretrain | Cpt)
+        stage = self.training_stage
         if isinstance(stage, Cpt) and stage.replay and stage.replayed(self.variant.method):
             return replay.mixture(stage.mixture, stage.replay)
         return dict(stage.mixture)
 
-    def _identities(self, names: Iterable[str]) -> dict[str, Any]:
+    def identities(self, names: Iterable[str]) -> dict[str, Any]:
+        """What determines the text of these sources, and of those of a new tokenizer."""
         sources = set(names) | set(self.recipe.model.new.tokenizer_sources if self.recipe.model.new else ())
         return {name: source_identity(self.recipe.data[name], self.recipe) for name in sorted(sources)}
+
+
+def training_of(stage: Stage, method: str) -> TrainingStage | None:
+    """What a stage trains under one of its methods; None where nothing is trained."""
+    if isinstance(stage, Quantize):
+        return stage.tuning if method in TUNED else None
+    if isinstance(stage, Cpt):
+        return stage.under(method)
+    return stage if isinstance(stage, Pretrain) else None
 
 
 def expansion(job: Job) -> ControlLlm | LlamaPro | None:
@@ -207,6 +228,8 @@ def source_identity(source: Source, recipe: Recipe) -> dict[str, Any]:
         return {**generated, **topic, "seed": recipe.seed, "version": VERSIONS["miniworld"]}
     if source.synthetic:
         return {**synthetic_identity(source.synthetic, recipe), "documents": source.documents}
+    if source.generated:
+        return {**generated_identity(source.generated, recipe), "held": source.documents}
     if source.prepared:
         chosen = source.model_dump(include={"where", "documents"})
         return {"preparation": preparation_fingerprint(source.prepared, recipe), **chosen}
@@ -244,24 +267,41 @@ def synthetic_identity(settings: Synthetic, recipe: Recipe) -> dict[str, Any]:
     Raises:
         RecipeError: the snippets or the writer are not in the recipe.
     """
-    writer = settings.writer
     if settings.snippets not in recipe.data:
         raise RecipeError(
             f"synthetic.snippets: no source {settings.snippets} in data of {recipe.name}; name one"
         )
-    identity: dict[str, Any] = {"endpoint": writer.endpoint, "model": writer.model}
-    if writer.path:
-        identity = model_identity(Model(path=writer.path))
-    elif writer.variant:
-        identity = {"variant": job_of(recipe, writer.variant, Store(Path())).fingerprint}
     return {
         "kind": "synthetic",
         "version": VERSIONS["synthetic"],
         "settings": settings.model_dump(exclude={"snippets", "writer"}),
         "snippets": source_identity(recipe.data[settings.snippets], recipe),
-        "writer": identity,
+        "writer": _writer_identity(settings.writer, recipe),
         "seed": recipe.seed,
     }
+
+
+def generated_identity(settings: Generated, recipe: Recipe) -> dict[str, Any]:
+    """What determines text that a model writes from nothing.
+
+    Raises:
+        RecipeError: the writer is not in the recipe.
+    """
+    return {
+        "kind": "generated",
+        "version": VERSIONS["generated"],
+        "settings": settings.model_dump(exclude={"writer"}),
+        "writer": _writer_identity(settings.writer, recipe),
+        "seed": recipe.seed,
+    }
+
+
+def _writer_identity(writer: Writer, recipe: Recipe) -> dict[str, Any]:
+    if writer.path:
+        return model_identity(Model(path=writer.path))
+    if writer.variant:
+        return {"variant": job_of(recipe, writer.variant, Store(Path())).fingerprint}
+    return {"endpoint": writer.endpoint, "model": writer.model}
 
 
 def jobs_by_name(recipe: Recipe, store: Store) -> dict[str, Job]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from workbench import models, storage
 from workbench.data import Mixture
+from workbench.quantization import Report
 from workbench.recipe.training import Cpt
 from workbench.retention import control_llm, distill, ewc, freeze, l2sp, llama_pro, lora
 from workbench.stages import prepare
@@ -26,11 +27,19 @@ SURGERY = {"structure", "blocks", "interpolator", "factor", "learn_factor"}  # s
 
 @dataclass(frozen=True)
 class Handed:
-    """What a method adds to the loop, and what becomes of the model after it."""
+    """What a method adds to the loop, and what becomes of the model after it.
+
+    Attributes:
+        penalty: added to the loss.
+        anchor: what pulls the weights back.
+        finish: makes the model that is saved of the trained one.
+        report: what quantization did to a finished model; None where it is not quantized.
+    """
 
     penalty: Penalty | None = None
     anchor: Anchor | None = None
     finish: Callable[[PreTrainedModel], PreTrainedModel] = lambda model: model
+    report: Callable[[PreTrainedModel], Report] | None = None
 
 
 def start(job: Job) -> Path:

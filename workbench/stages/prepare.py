@@ -11,23 +11,36 @@ from workbench import data, miniworld, models, storage
 from workbench.data import TokenFile
 from workbench.recipe.inputs import Source
 from workbench.recipe.schema import Recipe
-from workbench.stages import synthetic
+from workbench.stages import generated, synthetic
 from workbench.stages.job import VERSIONS, source_identity
 from workbench.stages.preparation import make as make_preparation
 from workbench.storage import Store
 
 
-def documents(store: Store, source: Source, recipe: Recipe) -> Iterator[str]:
-    """The documents of any source: built in, local, from the hub, written by a model, or prepared."""
+def documents(
+    store: Store, source: Source, recipe: Recipe, render: data.Render = data.joined
+) -> Iterator[str]:
+    """The documents of any source: built in, local, from the hub, written by a model, or prepared.
+
+    Args:
+        store: of what is made on the way.
+        source: of the recipe, or of a battery.
+        recipe: gives seed, preparations and writers.
+        render: makes a document of an exchange.
+    """
+    if source.miniworld == "assistant":
+        return data.held(source, (render(*turns) for turns in miniworld.exchanges(recipe.seed)))
     if source.miniworld:
         return data.held(source, iter(miniworld.corpus(source.miniworld, recipe.seed, source.topic)))
     if source.synthetic:
         snippets = documents(store, recipe.data[source.synthetic.snippets], recipe)
         return data.held(source, synthetic.documents(store, source.synthetic, recipe, snippets))
+    if source.generated:
+        return data.held(source, generated.documents(store, source.generated, recipe))
     if source.prepared:
         folder = preparation(store, source.prepared, recipe)
         return data.held(source, data.prepared(folder, source.where))
-    return data.documents(source)
+    return data.documents(source, render)
 
 
 def preparation(store: Store, name: str, recipe: Recipe) -> Path:
@@ -59,7 +72,7 @@ def tokenizer(store: Store, recipe: Recipe) -> Path:
 def token_file(store: Store, name: str, source: Source, recipe: Recipe, tokenizer_folder: Path) -> TokenFile:
     """The tokens of a source under a tokenizer, and of exchanges under its chat template."""
     load = partial(models.load_tokenizer, tokenizer_folder)
-    told = {"chat_template": load().chat_template} if source.chat else {}
+    told = {"chat_template": load().chat_template} if source.exchanges else {}
     fingerprint = storage.digest(
         {
             "kind": "tokens",
@@ -72,11 +85,7 @@ def token_file(store: Store, name: str, source: Source, recipe: Recipe, tokenize
 
     def build(out: Path) -> None:
         known = load()
-        texts = (
-            data.documents(source, partial(data.render, known))
-            if source.chat
-            else documents(store, source, recipe)
-        )
-        data.write_tokens(texts, known, out, f"tokens of {name}", marked=source.chat is not None)
+        texts = documents(store, source, recipe, partial(data.render, known))
+        data.write_tokens(texts, known, out, f"tokens of {name}", marked=source.exchanges)
 
     return TokenFile(store.make(fingerprint, build))

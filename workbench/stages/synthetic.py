@@ -13,9 +13,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
-import torch
-
-from workbench import data, storage
+from workbench import storage
 from workbench.data import synthetic
 from workbench.data.synthetic import Written
 from workbench.errors import DataError
@@ -23,7 +21,7 @@ from workbench.progress import console, progress
 from workbench.recipe.preparation import Synthetic
 from workbench.recipe.schema import Recipe
 from workbench.stages import writers
-from workbench.stages.job import job_of, synthetic_identity
+from workbench.stages.job import synthetic_identity
 from workbench.stages.writers import Write
 from workbench.storage import Store
 
@@ -49,7 +47,7 @@ def documents(store: Store, settings: Synthetic, recipe: Recipe, snippets: Itera
     """
 
     def build(out: Path) -> None:
-        write = _writer(store, settings, recipe)
+        write = writers.of(store, settings, recipe)
         counts = compose(write, settings, snippets, recipe.seed, out)
         dropped = ", ".join(f"{count} {fault}" for fault, count in counts.dropped.items())
         console.print(
@@ -87,9 +85,10 @@ def compose(write: Write, settings: Synthetic, snippets: Iterator[str], seed: in
     ):
         for number, some in enumerate(iter(lambda: list(islice(snippets, BATCH)), [])):
             before = len(seen)
-            for snippet, made in zip(
-                some, _batch(write, settings, some, number, seed, out / RAW), strict=True
-            ):
+            prompts = [synthetic.prompt(settings, snippet) for snippet in some]
+            path = out / RAW / f"{number:08d}.json"
+            answers = writers.kept(write, prompts, seed * 1_000_003 + number * BATCH, path)
+            for snippet, made in zip(some, answers, strict=True):
                 if len(seen) == settings.documents:
                     break
                 written += 1
@@ -123,26 +122,3 @@ def _kept(settings: Synthetic, snippet: str, made: Written, seen: set[str]) -> s
         return "seen before"
     seen.add(key)
     return None
-
-
-def _batch(
-    write: Write, settings: Synthetic, snippets: list[str], number: int, seed: int, folder: Path
-) -> list[Written]:
-    """What was written from a batch of snippets, now or in a try before."""
-    path = folder / f"{number:08d}.json"
-    if not path.is_file():
-        prompts = [synthetic.prompt(settings, snippet) for snippet in snippets]
-        made = write(prompts, seed * 1_000_003 + number * BATCH)
-        storage.write_json(path, [asdict(each) for each in made])
-    return [Written(**each) for each in storage.read_json(path)]
-
-
-def _writer(store: Store, settings: Synthetic, recipe: Recipe) -> Write:
-    writer = settings.writer
-    if writer.endpoint:
-        return writers.endpoint(settings)
-    if writer.path:
-        return writers.local(data.resolve(writer.path), torch.float32, settings)
-    assert writer.variant
-    job = job_of(recipe, writer.variant, store)
-    return writers.local(job.model_folder, getattr(torch, job.origin.dtype), settings)

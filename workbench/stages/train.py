@@ -1,4 +1,4 @@
-"""Pretrain and cpt: prepare tokens and what the method starts from, then run the one training loop.
+"""Pretrain, cpt and trained quantization: prepare tokens and the model of the start, then run the one loop.
 
 In as many processes as were asked for; what they need to know travels in a request of plain values.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import torch
 from workbench import evaluation, models, storage, training
 from workbench.data import TokenFile
 from workbench.errors import WorkbenchError
+from workbench.recipe.quantize import Quantize
 from workbench.recipe.schema import Engine, Recipe
-from workbench.recipe.training import Cpt, Pretrain
+from workbench.recipe.training import Cpt, TrainingStage
 from workbench.retention import control_llm
-from workbench.stages import curriculum, evaluate, method, ordering, prepare
-from workbench.stages.job import Job
+from workbench.stages import curriculum, evaluate, method, ordering, prepare, tune
+from workbench.stages.job import Job, training_of
 from workbench.stages.measure import measured
 from workbench.stages.result import StageResult
 
@@ -36,6 +38,8 @@ def build(job: Job, out: Path) -> None:
         "recipe": job.recipe.model_dump(mode="json", by_alias=True),
         "stage": job.variant.stage_index,
         "method": job.variant.method,
+        "bits": job.variant.bits,
+        "group_size": job.variant.group_size,
         "mixture": job.mixture,
         "tokens": {
             name: str(ordering.training_tokens(job, name, tokenizer).folder.resolve()) for name in job.mixture
@@ -44,7 +48,7 @@ def build(job: Job, out: Path) -> None:
         "start_rate": curriculum.start_of(job),
         "tokenizer": str(tokenizer),
         "parent": str(job.parent.model_folder) if job.parent else None,
-        "start": str(method.start(job)) if job.parent else None,
+        "start": str(_start(job)) if job.parent else None,
         "fisher": str(method.fisher(job)),
         "dtype": job.origin.dtype,
         "texts": {
@@ -57,6 +61,11 @@ def build(job: Job, out: Path) -> None:
         execute(request)
     else:
         training.launch([*PROGRAM, str(out / REQUEST)], job.recipe.engine)
+
+
+def _start(job: Job) -> Path:
+    """The folder of the model that the loop starts with."""
+    return tune.start(job) if job.variant.kind == "quantize" else method.start(job)
 
 
 def processes_command(engine: Engine) -> list[str]:
@@ -81,9 +90,11 @@ def execute(request: dict[str, Any]) -> None:
         model = models.new(recipe.model.new, recipe.seed)
     models.check_tokenizer(model.config, tokenizer)
     mixture = curriculum.mixture(recipe, stage, request)
-    handed = method.Handed()
+    handed, section = method.Handed(), recipe.stages[request["stage"]]
     if isinstance(stage, Cpt):
         handed = method.hand(model, stage, request["method"], request, recipe.seed)
+    elif isinstance(section, Quantize):
+        handed = tune.hand(model, section.at(request["group_size"]), request, recipe.seed)
     with measured() as cost:
         result = training.train(
             model,
@@ -101,10 +112,16 @@ def execute(request: dict[str, Any]) -> None:
     if training.is_first_process():
         shares = control_llm.copy_shares(model, [mixture.batch(step) for step in range(SHARE_STEPS)])
         notes = {"method": request["method"], "tokens": result.tokens, "mixture": request["mixture"]}
-        models.save(handed.finish(model), tokenizer, out / "model", notes)
+        finished = handed.finish(model)
+        report = handed.report(finished) if handed.report else None
+        if report:
+            notes |= {"bits": report.nominal_bits, "real_bits": report.real_bits}
+        models.save(finished, tokenizer, out / "model", notes)
         StageResult(
             result.seconds,
             cost.peak_memory_bytes,
+            nominal_bits=report.nominal_bits if report else None,
+            real_bits=report.real_bits if report else None,
             warnings=[result.stopped] if result.stopped else [],
             details={
                 "steps": result.steps,
@@ -114,6 +131,7 @@ def execute(request: dict[str, Any]) -> None:
                 "trainable_parameters": result.trainable_parameters,
                 "optimizer_bytes": result.optimizer_bytes,
                 **({"copy_shares": shares} if shares else {}),
+                **({"layers": [asdict(layer) for layer in report.layers]} if report else {}),
                 "epochs": mixture.epochs(result.steps),
                 **curriculum.told(mixture, stage, result.steps),
             },
@@ -121,12 +139,10 @@ def execute(request: dict[str, Any]) -> None:
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # only now is there nothing to go on with
 
 
-def stage_of(recipe: Recipe, request: dict[str, Any]) -> Pretrain | Cpt:
-    """The stage as a request's method trains it, with a number where its schedule has to start."""
-    stage = recipe.stages[int(request["stage"])]
-    assert isinstance(stage, Pretrain | Cpt)
-    if isinstance(stage, Cpt):
-        stage = stage.under(request["method"])
+def stage_of(recipe: Recipe, request: dict[str, Any]) -> TrainingStage:
+    """The training of a request's method, with a number where its schedule has to start."""
+    stage = training_of(recipe.stages[int(request["stage"])], request["method"])
+    assert stage
     if request["start_rate"] is None:
         return stage
     schedule = stage.schedule.model_copy(update={"start": request["start_rate"]})
@@ -134,7 +150,7 @@ def stage_of(recipe: Recipe, request: dict[str, Any]) -> Pretrain | Cpt:
 
 
 def _probe(
-    recipe: Recipe, stage: Pretrain | Cpt, tokenizer: Any, texts: dict[str, str]
+    recipe: Recipe, stage: TrainingStage, tokenizer: Any, texts: dict[str, str]
 ) -> evaluation.Probe | None:
     if recipe.evaluate is None or stage.probe_every is None:
         return None

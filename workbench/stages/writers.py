@@ -1,8 +1,9 @@
-"""Who writes synthetic text: a model in this process, or a server that speaks OpenAI's chat protocol.
+"""Who writes text: a model in this process, or a server that speaks OpenAI's protocol.
 
 A model goes on from the prompt; a server gets the prompt as a user's turn, since what is offered there
-are chat models. Its key is read from the environment, is sent to the endpoint alone and is written
-nowhere.
+are chat models. An empty prompt asks for text from nothing: a model begins with its BOS token, or with
+any token where it has no such mark, and a server is asked to complete an empty text. Its key is read
+from the environment, is sent to the endpoint alone and is written nowhere.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,15 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast, StoppingCriteria
 
-from workbench import models
+from workbench import data, models, storage
 from workbench.data.synthetic import Written
 from workbench.errors import DataError
-from workbench.recipe.preparation import Synthetic
+from workbench.recipe.preparation import Generated, Synthetic
+from workbench.recipe.schema import Recipe
+from workbench.stages.job import job_of
+from workbench.storage import Store
 
+Asked = Synthetic | Generated
 Write = Callable[[list[str], int], list[Written]]  # prompts and a seed to what follows each
 
 KEY = "OPENAI_API_KEY"
@@ -34,7 +40,30 @@ TRIES, WAIT_S = 5, 1.0  # the wait doubles from one try to the next
 TAIL = 16  # tokens at the end of a row in which the mark that ends a pair is looked for
 
 
-def local(folder: Path, dtype: torch.dtype, settings: Synthetic) -> Write:
+def of(store: Store, settings: Asked, recipe: Recipe) -> Write:
+    """The writer that a source names.
+
+    Raises:
+        RecipeError: it is a variant that the recipe does not make.
+    """
+    writer = settings.writer
+    if writer.endpoint:
+        return endpoint(settings)
+    if writer.path:
+        return local(data.resolve(writer.path), torch.float32, settings)
+    assert writer.variant
+    job = job_of(recipe, writer.variant, store)
+    return local(job.model_folder, getattr(torch, job.origin.dtype), settings)
+
+
+def kept(write: Write, prompts: list[str], seed: int, path: Path) -> list[Written]:
+    """What was written for a batch of prompts, now or in a try before, which left it in `path`."""
+    if not path.is_file():
+        storage.write_json(path, [asdict(each) for each in write(prompts, seed)])
+    return [Written(**each) for each in storage.read_json(path)]
+
+
+def local(folder: Path, dtype: torch.dtype, settings: Asked) -> Write:
     """A writer from a model folder; what it writes depends on the prompts and the seed alone."""
     model = models.load(folder, dtype)
     torch.nn.Module.to(model, torch.accelerator.current_accelerator() or torch.device("cpu"))
@@ -44,28 +73,46 @@ def local(folder: Path, dtype: torch.dtype, settings: Synthetic) -> Write:
 def _written(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    settings: Synthetic,
+    settings: Asked,
     prompts: list[str],
     seed: int,
 ) -> list[Written]:
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     asked = [begin + tokenizer.encode(text, add_special_tokens=False) for text in prompts]
+    drawn = [[] for _ in prompts] if begin or all(prompts) else _drawn(tokenizer, prompts, seed)
+    asked = [first + ids for first, ids in zip(drawn, asked, strict=True)]
     room = model.config.max_position_embeddings - settings.max_new_tokens
     fitting = [i for i, ids in enumerate(asked) if 0 < len(ids) <= room]
     found = [Written(None, False)] * len(prompts)
     if fitting:
         made = _generated(model, tokenizer, settings, [asked[i] for i in fitting], seed)
         for i, ids in zip(fitting, made, strict=True):
-            text, mark, _ = str(tokenizer.decode(ids, skip_special_tokens=True)).partition(settings.stop)
-            found[i] = Written(text, bool(mark) or tokenizer.eos_token_id in ids)
+            text, ended = _cut(str(tokenizer.decode(drawn[i] + ids, skip_special_tokens=True)), settings)
+            found[i] = Written(text, ended or tokenizer.eos_token_id in ids)
     return found
+
+
+def _drawn(tokenizer: PreTrainedTokenizerFast, prompts: list[str], seed: int) -> list[list[int]]:
+    """For each empty prompt a token that is no mark, all alike likely."""
+    marks = set(tokenizer.all_special_ids)
+    plain = torch.tensor([token for token in range(len(tokenizer)) if token not in marks])
+    chosen = torch.randint(len(plain), (len(prompts),), generator=torch.Generator().manual_seed(seed))
+    return [[] if text else [int(token)] for text, token in zip(prompts, plain[chosen], strict=True)]
+
+
+def _cut(text: str, settings: Asked) -> tuple[str, bool]:
+    """What stands before the mark that ends a pair, and whether the mark is there."""
+    if isinstance(settings, Generated):
+        return text, False
+    before, mark, _ = text.partition(settings.stop)
+    return before, bool(mark)
 
 
 @torch.no_grad()
 def _generated(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    settings: Synthetic,
+    settings: Asked,
     asked: list[list[int]],
     seed: int,
 ) -> list[list[int]]:
@@ -83,6 +130,7 @@ def _generated(
         pad_token_id=tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0,
         **(sampling if settings.temperature else {"do_sample": False}),
     )
+    ends = [_Ended(tokenizer, settings.stop, longest)] if isinstance(settings, Synthetic) else []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         generate: Any = model.generate
@@ -90,7 +138,7 @@ def _generated(
             tokens.to(model.device),
             attention_mask=mask.to(model.device),
             generation_config=config,
-            stopping_criteria=[_Ended(tokenizer, settings.stop, longest)],
+            stopping_criteria=ends,
         )
     made: list[list[int]] = rows[:, longest:].tolist()
     return made
@@ -108,7 +156,7 @@ class _Ended(StoppingCriteria):
         return torch.tensor(ended, device=input_ids.device)
 
 
-def endpoint(settings: Synthetic) -> Write:
+def endpoint(settings: Asked) -> Write:
     """A writer behind a base URL, such as `http://localhost:8000/v1`."""
     assert settings.writer.endpoint
     key = os.environ.get(KEY)
@@ -126,36 +174,38 @@ def endpoint(settings: Synthetic) -> Write:
     return write
 
 
-def _answer(client: httpx.Client, settings: Synthetic, prompt: str, seed: int) -> Written:
-    body = {
+def _answer(client: httpx.Client, settings: Asked, prompt: str, seed: int) -> Written:
+    body: dict[str, Any] = {
         "model": settings.writer.model,
-        "messages": [{"role": "user", "content": prompt}],
         "max_tokens": settings.max_new_tokens,
         "temperature": settings.temperature,
-        "stop": [settings.stop],
         "seed": seed,
     }
-    reply = _posted(client, body)
+    if isinstance(settings, Synthetic):
+        turn = {"role": "user", "content": prompt}
+        reply = _posted(client, "chat/completions", body | {"messages": [turn], "stop": [settings.stop]})
+    else:
+        reply = _posted(client, "completions", body | {"prompt": prompt})
     try:
         choice = reply.json()["choices"][0]
-        text, ended = choice["message"]["content"], choice["finish_reason"] == "stop"
-        return Written(str(text or "").partition(settings.stop)[0], ended)
+        text = choice["message"]["content"] if isinstance(settings, Synthetic) else choice["text"]
+        return Written(_cut(str(text or ""), settings)[0], choice["finish_reason"] == "stop")
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise DataError(
-            f"{reply.url}: not a chat completion ({type(error).__name__}: {error}); writer.endpoint must be "
+            f"{reply.url}: not a completion ({type(error).__name__}: {error}); writer.endpoint must be "
             "the base URL of a server that speaks the OpenAI protocol, such as http://localhost:8000/v1"
         ) from error
 
 
-def _posted(client: httpx.Client, body: dict[str, Any]) -> httpx.Response:
+def _posted(client: httpx.Client, path: str, body: dict[str, Any]) -> httpx.Response:
     """The reply to a request; a server that is busy, or fails, is asked again."""
-    url = f"{client.base_url}chat/completions"
+    url = f"{client.base_url}{path}"
     problem = ""
     for attempt in range(TRIES):
         if attempt:
             time.sleep(WAIT_S * 2 ** (attempt - 1))
         try:
-            reply = client.post("/chat/completions", json=body)
+            reply = client.post(path, json=body)
         except httpx.TransportError as error:
             problem = f"{type(error).__name__}: {error}"
             continue

@@ -76,12 +76,19 @@ def flops_per_token(model: PreTrainedModel, sequence_length: int) -> float:
     Source: PaLM, arXiv 2204.02311, appendix B.
     """
     config = model.config
-    weights = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+    weights = sum(_weights(module) for module in model.modules())
     width = config.num_attention_heads * getattr(
         config, "head_dim", config.hidden_size // config.num_attention_heads
     )
     flops: float = 6.0 * weights + 12.0 * config.num_hidden_layers * width * sequence_length
     return flops
+
+
+def _weights(module: nn.Module) -> int:
+    """Weights of a matrix product, quantized or not; 0 for all else, also for a wrapper around one."""
+    if any(True for _ in module.children()):
+        return 0
+    return int(getattr(module, "in_features", 0)) * int(getattr(module, "out_features", 0))
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:

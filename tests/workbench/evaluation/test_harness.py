@@ -110,19 +110,20 @@ def test_other_questions_are_another_protocol(battery: MakeBattery) -> None:
     assert len(protocols) == 4
 
 
-def test_a_chat_battery_asks_through_the_template_and_says_so(
+def test_a_chat_battery_or_task_asks_through_the_template_and_says_so(
     battery: MakeBattery, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    asked: dict[bool, list[str]] = {}
+    asked: dict[tuple[bool, bool], list[str]] = {}
     protocols = {}
-    for chat in (False, True):
-        harness = Harness(battery(tasks=[ANIMALS], chat=chat), {"seed": 1})
+    for whole, task in ((False, False), (True, False), (False, True)):
+        harness = Harness(battery(tasks=[ANIMALS | {"chat": task}], chat=whole), {"seed": 1})
         loaded = LoadedModel(model, tokenizer, 8, "m")
         found, records = harness.ask(harness.battery.tasks[0], loaded)
-        asked[chat] = [str(record["prompt_hash"]) for record in records]
-        protocols[chat] = found.protocol
-    assert asked[True] != asked[False]
-    assert "chat template" in protocols[True] and "chat template" not in protocols[False]
+        asked[whole, task] = [str(record["prompt_hash"]) for record in records]
+        protocols[whole, task] = found.protocol
+    assert asked[True, False] == asked[False, True] != asked[False, False]
+    assert protocols[True, False] == protocols[False, True]
+    assert "chat template" in protocols[True, False] and "chat template" not in protocols[False, False]
 
 
 def test_a_finished_task_is_not_asked_again(

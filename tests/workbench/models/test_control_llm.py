@@ -16,7 +16,7 @@ from workbench import models, quantization
 from workbench.errors import ModelError, NumericsError
 from workbench.models.interpolators import INTERPOLATORS
 from workbench.recipe.methods import ControlLlm
-from workbench.recipe.schema import Quantize
+from workbench.recipe.quantize import Quantize
 
 TOKENS = torch.randint(0, 97, (2, 10), generator=torch.Generator().manual_seed(5))
 LLAMA_3_8B = LlamaConfig(

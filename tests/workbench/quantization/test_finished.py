@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from workbench import models, quantization
 from workbench.quantization import METHODS, Report
 from workbench.quantization.finished import Finished
-from workbench.recipe.schema import Quantize
+from workbench.recipe.quantize import Quantize
 
 
 @pytest.fixture

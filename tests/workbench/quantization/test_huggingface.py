@@ -22,7 +22,7 @@ from workbench.quantization.activations import Activations
 from workbench.quantization.huggingface import mark_quantized, quantized_linears
 from workbench.quantization.methods import nf4, rtn
 from workbench.recipe.quantization import Nf4
-from workbench.recipe.schema import Quantize
+from workbench.recipe.quantize import Quantize
 
 ROOT = Path(__file__).resolve().parents[3]
 TOKENS = torch.arange(40)[None]

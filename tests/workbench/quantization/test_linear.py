@@ -6,11 +6,12 @@ import copy
 
 import pytest
 import torch
-from lowbit.affine_linear import affine_linear
+from lowbit.affine_linear.reference import affine_linear
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from workbench.quantization.formats.affine import AffineWeight
+from workbench.quantization.formats.codebook import BlockValues, CodebookWeight
 from workbench.quantization.grid import Grid
 from workbench.quantization.linear import QuantizedLinear
 from workbench.quantization.methods import rtn
@@ -41,10 +42,11 @@ def test_computes_with_the_weight_of_the_format(bits: int, symmetric: bool, scat
     x = torch.randn(2, 5, 40)
     t = layer.tensors
     expected = affine_linear(x, t["codes"], t["scale"], t.get("zero_point"), t.get("g_idx"), bits)
-    for _ in range(2):  # the second call uses the weight that the first has decoded
-        assert torch.equal(layer(x), expected)
+    for _ in range(2):  # the second call uses what the first has laid out
+        torch.testing.assert_close(layer(x), expected)
     assert layer(x.bfloat16()).dtype == torch.bfloat16
-    assert torch.equal(layer(x), expected)
+    torch.testing.assert_close(layer(x.double()), x.double() @ weight.dequantize().double().T)
+    torch.testing.assert_close(layer(x), expected)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -59,7 +61,7 @@ def test_bias_is_added_and_stored_beside() -> None:
     weight, layer = make(4, False, False, bias=True)
     assert layer.bias is not None
     x = torch.randn(3, 40)
-    assert torch.equal(layer(x), linear(x, weight.dequantize(), layer.bias))
+    torch.testing.assert_close(layer(x), linear(x, weight.dequantize(), layer.bias))
     assert set(layer.state_dict()) == {"codes", "scale", "zero_point", "bias"}
     assert layer.stored_bits == weight.stored_bits
 
@@ -90,3 +92,33 @@ def test_serves_training_after_it_served_inference() -> None:
     layer(x).sum().backward()
     assert x.grad is not None
     torch.testing.assert_close(x.grad[0], layer.dequantize().sum(0))
+
+
+@pytest.mark.parametrize("in_features", [256, 192])  # rows of whole periods of words, and rows that are not
+@pytest.mark.parametrize("double_quantized", [True, False])
+@pytest.mark.parametrize("shifted", [True, False])
+def test_multiplies_by_a_codebook(in_features: int, double_quantized: bool, shifted: bool) -> None:
+    blocks = 20 * in_features // 64
+    absmax = BlockValues.of(torch.rand(blocks), double_quantized=double_quantized)
+    tau = BlockValues.of(torch.randn(blocks), double_quantized=double_quantized) if shifted else None
+    codes = torch.randint(16, (20, in_features), dtype=torch.uint8)
+    weight = CodebookWeight(codes, absmax, tau, "nf4", 64)
+    layer = QuantizedLinear.from_weight(weight, (20, in_features))
+    for rows in (1, 30):
+        x = torch.randn(2, rows, in_features, requires_grad=True)
+        y = layer(x)
+        torch.testing.assert_close(y, x @ weight.dequantize().T, rtol=1e-4, atol=1e-3)
+        y.sum().backward()
+        assert x.grad is not None
+        torch.testing.assert_close(x.grad[0, 0], weight.dequantize().sum(0), rtol=1e-4, atol=1e-3)
+    assert layer(torch.randn(in_features, 3).T).shape == (3, 20)
+
+
+def test_copies_and_moves_take_their_own_weights_along() -> None:
+    _, layer = make(4, False, True)
+    x = torch.randn(3, 40)
+    before = layer(x)
+    other = copy.deepcopy(layer).to(torch.bfloat16)
+    other.scale.mul_(2)
+    torch.testing.assert_close(layer(x), before)
+    torch.testing.assert_close(other(x), 2 * before)

@@ -13,7 +13,7 @@ from workbench import models, quantization
 from workbench.quantization import METHODS, Plan
 from workbench.quantization.export import dense
 from workbench.recipe.quantization import FIXED_BITS, QuantizationMethod
-from workbench.recipe.schema import Quantize
+from workbench.recipe.quantize import Quantize
 
 TOKENS = torch.arange(40)[None]
 WIDTHS = {"pb-llm": [1.7, 2, 4.5], "smoothquant": range(2, 9), "slim-llm": range(2, 8)}

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from workbench import models, quantization
 from workbench.recipe.quantization import QuantizationMethod
-from workbench.recipe.schema import Quantize
+from workbench.recipe.quantize import Quantize
 
 # Nats per token of babyllama-0.9M on grimm_en.txt: hqq 0.2.8.post1 along the input in groups of 32,
 # bitsandbytes 0.50.2, llmcompressor 0.14.0.1 without smoothing (oracles/README.md of the shared data).

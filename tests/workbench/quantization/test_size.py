@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from workbench.quantization import Plan, expected_bits
-from workbench.recipe.schema import Quantize
+from workbench.recipe.quantize import Quantize
 
 SHAPE = (4096, 14336)
 
@@ -28,10 +28,14 @@ SHAPE = (4096, 14336)
         ("slim-llm", 3, 3 + 19 / 128, {}),
         ("smoothquant", 8, 8 + 16 / 14336, {}),
         ("int8", 8, 8 + 16 / 14336, {}),
+        ("qlora", 4, 4.127 + 16 * 64 / 4096 + 16 * 64 / 14336, {}),
+        ("ir-qlora", 4, 4.253 + 16 * 8 / 4096 + 16 * 8 / 14336, {"ir_qlora": {"rank": 8}}),
+        ("db-llm", 2, 2 + 32 / 128, {}),
     ],
 )
 def test_bits_a_weight(method: str, bits: float, real: float, settings: dict[str, Any]) -> None:
     section = {"kind": "quantize", "methods": [method], "bits": [bits], "calibration": {"mixture": {"a": 1}}}
-    stage = Quantize.model_validate(section | settings)
+    tuning = {"mixture": {"a": 1}, "tokens": 8, "batch_size": 1, "sequence_length": 8, "learning_rate": 1}
+    stage = Quantize.model_validate(section | {"tuning": tuning} | settings)
     found = expected_bits(method, SHAPE, Plan(stage, bits, seed=0)) / (SHAPE[0] * SHAPE[1])
     assert found == pytest.approx(real, abs=0.005)

@@ -38,7 +38,11 @@ def test_a_right_one_is_right(load: Callable[[str], recipe.Loaded], sound: str) 
         ("{topic: beasts, best", "{language: nl, best", "where.language: prepare.clean tags no language"),
         ("    quality: {reference: old}\n", "", "data.good.where.best: prepare.clean scores no quality"),
         ("[young, old]", "[young, good]", "prepare.clean.sources: reads what it makes itself"),
-        ("path: $WORKBENCH_DATA/text/young.txt", "path: y.jsonl, chat: {prompt: p, response: r}", "has chat"),
+        (
+            "path: $WORKBENCH_DATA/text/young.txt",
+            "path: y.jsonl, chat: {prompt: p, response: r}",
+            "has exchanges",
+        ),
         ("evaluate:\n  battery: miniworld\n", "", "prepare.clean.decontaminate: there is no evaluate"),
     ],
 )

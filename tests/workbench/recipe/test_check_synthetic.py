@@ -1,7 +1,7 @@
 # ruff: noqa: E501 - a message stands on one line here, as users see it.
 import pytest
 
-WRITTEN = "  young: {path: $WORKBENCH_DATA/text/young.txt}\n  qa: {synthetic: {snippets: young, writer: {variant: base}, documents: 9}}\n"
+WRITTEN = "  young: {path: $WORKBENCH_DATA/text/young.txt}\n  qa: {synthetic: {snippets: young, writer: {variant: base}, documents: 9, max_new_tokens: 64}}\n"
 YOUNG = "  young: {path: $WORKBENCH_DATA/text/young.txt}\n"
 MIXTURE = "mixture: {young: 1.0}"
 
@@ -50,6 +50,30 @@ def test_what_cannot_be_written_is_said(faults, change: dict[str, str], message:
 def test_nothing_is_read_before_it_is_written(faults, reader: tuple[str, str], message: str) -> None:
     (line,) = faults(written(), reader)
     assert line.endswith(f"data.qa.synthetic.writer.variant: {message}")
+
+
+FREE = "  free: {generated: {writer: {variant: base}, documents: 9, max_new_tokens: 64}}\n"
+READ = ("    mixture: {young: 1.0}", "    mixture: {young: 0.5, free: 0.5}")
+
+
+def test_text_from_nothing_is_read_by_a_later_stage(load, sound: str) -> None:
+    text = sound.replace(YOUNG, YOUNG + FREE).replace(*READ)
+    assert load(text).recipe.data["free"].generated.writer.variant == "base"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("variant: base", "variant: bas"), 'writer.variant: no variant "bas"; did you mean base? there are: base, cpt-full, cpt-replay, rtn-w8, rtn-w4, gptq-w8, gptq-w4'),
+        (("variant: base", "variant: cpt-full"), "writer.variant: stages[1] reads free before cpt-full is made; use it in a later stage"),
+        (("variant: base", "endpoint: localhost, model: m"), "writer.endpoint: not a URL; write the base URL of the server, such as http://localhost:8000/v1"),
+        (("max_new_tokens: 64", "max_new_tokens: 256"), "max_new_tokens: 256 leaves no room in model.new.context, which is 256; lower it"),
+        ((", max_new_tokens: 64", ""), "max_new_tokens: 256 leaves no room in model.new.context, which is 256; lower it"),
+    ],
+)  # fmt: skip
+def test_text_that_cannot_come_from_nothing_is_said(faults, change: tuple[str, str], message: str) -> None:
+    (line,) = faults((YOUNG, YOUNG + FREE.replace(*change)), READ)
+    assert line.endswith(f"data.free.generated.{message}")
 
 
 def test_text_that_is_read_through_other_text_counts(faults) -> None:

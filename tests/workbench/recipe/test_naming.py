@@ -86,6 +86,30 @@ stages:
 """
 
 
+def test_variants_whose_linears_differ_in_width(load) -> None:
+    loaded = load("""
+name: finished
+description: d
+model: {path: a}
+data: {t: {path: t.txt}}
+stages:
+  - kind: quantize
+    methods: [rtn]
+    bits: [3, 2.7]
+    groups: [128, channel]
+    calibration: {mixture: {t: 1}}
+    allocation: {}
+  - {kind: quantize, from: base, methods: [rtn], bits: [3], calibration: {mixture: {t: 1}}}
+""")
+    assert [variant.name for variant in recipe.variants(loaded.recipe)][1:] == [
+        "rtn-w3-g128-mixed",
+        "rtn-w3-channel-mixed",
+        "rtn-w2.7-g128-mixed",
+        "rtn-w2.7-channel-mixed",
+        "rtn-w3",
+    ]
+
+
 def test_variants_of_merges(load) -> None:
     assert rows(load(RETENTION))[3:] == [
         ("merge-linear-0.25", "cpt-full", 1, "merge", "merge", None),

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from workbench.recipe.inputs import Source
 from workbench.recipe.methods import Replay
 from workbench.recipe.quantization import Calibration
-from workbench.recipe.schema import Quantize
+from workbench.recipe.quantize import Quantize
 from workbench.recipe.training import Cpt, Schedule
 
 TRAINING: dict[str, Any] = {

@@ -14,7 +14,7 @@ from workbench import models, quantization
 from workbench.errors import RunError
 from workbench.evaluation.measurement import Measurement, write
 from workbench.recipe import variants
-from workbench.recipe.schema import Quantize
+from workbench.recipe.quantize import Quantize
 from workbench.run.single import compare_runs, evaluation_recipe, export_dense
 
 

@@ -84,6 +84,12 @@ def test_another_recipe_finds_the_same_stages_in_the_store(runs: Path, tiny_reci
     assert "evaluation started" not in events(run)
 
 
+def test_a_row_is_measured_before_the_next_is_made(runs: Path) -> None:
+    told = [json.loads(line) for line in (runs / "tiny" / "events.jsonl").read_text().splitlines()]
+    order = [(entry["event"], entry.get("variant")) for entry in told]
+    assert order.index(("evaluation finished", "rtn-w4")) < order.index(("stage started", "gptq-w4"))
+
+
 def test_an_expectation_that_is_missed_is_said(runs: Path, tiny_recipe: Path) -> None:
     loaded = recipe.load(tiny_recipe, ["expect={base.retained.facts.acc: [1.1, 1.2]}"])
     _, missed = walk.run(loaded, runs, "make recipe=tiny")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from workbench import models
 from workbench.data.synthetic import Written
 from workbench.errors import DataError
-from workbench.recipe.preparation import Synthetic
+from workbench.recipe.preparation import Generated, Synthetic
 from workbench.stages import writers
 
 KEY = "sk-of-this-test"
@@ -64,6 +65,37 @@ def test_a_prompt_without_room_is_not_asked(tiny_model_folder: Path) -> None:
     made = write(["x " * 200, "The river"], 1)
     assert made[0] == Written(None, False) and made[1].text is not None
     assert write(["x " * 200], 1) == [Written(None, False)]
+
+
+def from_nothing(**more: object) -> Generated:
+    given = {"writer": {"path": "m"}, "documents": 1, "max_new_tokens": 12}
+    return Generated.model_validate({**given, **more})
+
+
+def test_text_from_nothing_begins_with_the_mark_of_a_beginning(tiny_model_folder: Path) -> None:
+    """The texts are draws from the model, whose first token follows BOS: here all are equal but for one."""
+    write = writers.local(tiny_model_folder, torch.float32, from_nothing(temperature=1e-4))
+    model, tokenizer = models.load(tiny_model_folder), models.load_tokenizer(tiny_model_folder)
+    rows = model.generate(torch.tensor([[0]]), max_new_tokens=12, do_sample=False, pad_token_id=2)
+    greedy = tokenizer.decode(rows[0, 1:], skip_special_tokens=True)
+    assert {made.text for made in write([""] * 3, 1)} == {greedy}
+    warm = writers.local(tiny_model_folder, torch.float32, from_nothing())
+    assert len({made.text for made in warm([""] * 8, 1)}) == 8
+    assert warm([""] * 8, 1) == warm([""] * 8, 1) != warm([""] * 8, 2)
+
+
+def test_without_such_a_mark_it_begins_with_any_token(tiny_model_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "no-bos"
+    shutil.copytree(tiny_model_folder, folder)
+    tokenizer = models.load_tokenizer(folder)
+    tokenizer.bos_token = None
+    tokenizer.save_pretrained(folder)
+    assert models.load_tokenizer(folder).bos_token_id is None
+    write = writers.local(folder, torch.float32, from_nothing(temperature=1e-4))
+    made = write([""] * 40, 1)
+    assert made == write([""] * 40, 1) and made != write([""] * 40, 2)
+    # Drawn tokens are part of the text, so that even near-greedy texts begin differently.
+    assert len({each.text[:1] for each in made if each.text}) > 10
 
 
 @pytest.fixture
@@ -125,6 +157,24 @@ def test_a_server_is_asked_in_the_order_of_the_prompts(serve: Callable[..., Any]
     }
 
 
+def test_a_server_completes_an_empty_text(serve: Callable[..., Any]) -> None:
+    choice = {"text": "Once", "finish_reason": "length"}
+    url, asked = serve(lambda body: (200, json.dumps({"choices": [choice]})))
+    writer = {"endpoint": url, "model": "m"}
+    assert writers.endpoint(from_nothing(writer=writer))([""], 7) == [Written("Once", False)]
+    assert asked == [
+        {
+            "path": "/v1/completions",
+            "key": f"Bearer {KEY}",
+            "model": "m",
+            "prompt": "",
+            "max_tokens": 12,
+            "temperature": 1.0,
+            "seed": 7,
+        }
+    ]
+
+
 def test_what_was_cut_off_did_not_end(serve: Callable[..., Any]) -> None:
     url, _ = serve(lambda body: completion(body, "length"))
     assert writers.endpoint(remote(url))(["p"], 1) == [Written("about p", False)]
@@ -142,8 +192,8 @@ def test_a_busy_server_is_asked_again(serve: Callable[..., Any]) -> None:
     [
         ((401, "no such key"), "status 401: no such key; check writer.endpoint", 1),
         ((500, "broken"), "status 500: broken", 5),
-        ((200, "hello"), "not a chat completion", 1),
-        ((200, '{"choices": []}'), "not a chat completion", 1),
+        ((200, "hello"), "not a completion", 1),
+        ((200, '{"choices": []}'), "not a completion", 1),
     ],
 )
 def test_a_server_that_fails_is_an_error_without_the_key(

@@ -67,8 +67,8 @@ class AffineWeight:
     def tensors(self) -> dict[str, Tensor]:
         """What is on disk: packed codes, scales, packed zero points and group indices, the latter if any.
 
-        Shapes: codes [out, ceil(in * bits / 32)], int32; scale [out, groups], float16; zero_point
-        [groups, ceil(out * bits / 32)], int32, or [out, groups], float16; g_idx [in], int16.
+        Shapes: codes [out, bits * ceil(in / 32)], int32; scale [out, groups], float16; zero_point
+        [groups, bits * ceil(out / 32)], int32, or [out, groups], float16; g_idx [in], int16.
         """
         # clones: matrices that were quantized together must not share storage
         stored = {"codes": pack(self.codes, self.bits), "scale": self.scale.clone()}

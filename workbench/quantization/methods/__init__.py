@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from workbench import models
 from workbench.quantization.activations import Activations
 from workbench.quantization.calibration import Inputs, Statistics
 from workbench.quantization.formats import Weight
@@ -20,6 +21,7 @@ from workbench.quantization.methods import (
     gptq,
     hqq,
     int8,
+    ir_qlora,
     nf4,
     pb_llm,
     quip,
@@ -27,7 +29,7 @@ from workbench.quantization.methods import (
     slim_llm,
     smoothquant,
 )
-from workbench.recipe.schema import Quantize
+from workbench.recipe.quantize import Quantize
 
 Quantized = tuple[list[Weight], dict[str, float]]
 
@@ -40,16 +42,28 @@ class Plan:
         stage: its section; lists of methods, bits and groups are not looked at.
         bits: nominal bits a weight.
         seed: of whatever is random.
+        widths: bits of the linears that have other ones, by dotted name.
     """
 
     stage: Quantize
     bits: float
     seed: int
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def grid(self) -> Grid:
         """Which grids may be used."""
         return Grid(int(self.bits), self.stage.group_size, self.stage.symmetric, self.stage.mse_grid)
+
+    def of(self, linear: str) -> Plan:
+        """The plan of one linear."""
+        return replace(self, bits=self.widths.get(linear, self.bits), widths={})
+
+    def within(self, module: str) -> Plan:
+        """The plan of a module, whose linears then go by their names in it."""
+        prefix = f"{module}."
+        own = {n.removeprefix(prefix): bits for n, bits in self.widths.items() if n.startswith(prefix)}
+        return replace(self, widths=own)
 
 
 @dataclass(frozen=True)
@@ -117,6 +131,10 @@ def _nf4(weights: list[Tensor], statistics: Statistics | None, plan: Plan) -> Qu
     return [nf4.quantize(W, plan.stage.nf4) for W in weights], {}
 
 
+def _ir_qlora(weights: list[Tensor], statistics: Statistics | None, plan: Plan) -> Quantized:
+    return [ir_qlora.quantize(W, plan.stage.ir_qlora, plan.stage.nf4) for W in weights], {}
+
+
 def _int8(weights: list[Tensor], statistics: Statistics | None, plan: Plan) -> Quantized:
     return _stacked(weights, int8.quantize), {}
 
@@ -132,7 +150,8 @@ def _smooth(block: nn.Module, index: int, inputs: Inputs, plan: Plan) -> dict[st
 
 
 def _fold_and_clip(block: nn.Module, index: int, inputs: Inputs, plan: Plan) -> dict[str, float]:
-    awq.fold_and_clip(block, index, inputs, plan.stage.awq, plan.grid)
+    grids = {name: plan.of(name).grid for name in models.linears(block)}
+    awq.fold_and_clip(block, index, inputs, plan.stage.awq, grids)
     return {}
 
 
@@ -184,5 +203,7 @@ METHODS: dict[str, Method] = {
     "slim-llm": Method(_slim_llm, calibrated=True),
     "hqq": Method(_hqq),
     "nf4": Method(_nf4),
+    "qlora": Method(_nf4),
+    "ir-qlora": Method(_ir_qlora),
     "int8": Method(_int8, activations=_but_for_outliers),
 }

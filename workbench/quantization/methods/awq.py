@@ -12,7 +12,7 @@ and weights; r exponent, the paper's alpha; s [in] scales.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -109,7 +109,7 @@ def clip(weight: Tensor, hessian: Tensor, grid: Grid) -> Tensor:
     return best.flatten(1).to(weight.dtype)
 
 
-def fold_and_clip(block: nn.Module, index: int, inputs: Inputs, cfg: Awq, grid: Grid) -> None:
+def fold_and_clip(block: nn.Module, index: int, inputs: Inputs, cfg: Awq, grids: Mapping[str, Grid]) -> None:
     """Give the linears of a block the weights that rounding suits best, in place.
 
     Folding keeps the function of the block; clipping does not.
@@ -119,7 +119,7 @@ def fold_and_clip(block: nn.Module, index: int, inputs: Inputs, cfg: Awq, grid: 
         index: its place in the model.
         inputs: its calibration inputs, out of unquantized blocks.
         cfg: options.
-        grid: which grids the weights will be rounded to.
+        grids: which grids the weights will be rounded to, by linear.
 
     Raises:
         ModelError: the block is not a LLaMA block.
@@ -134,12 +134,13 @@ def fold_and_clip(block: nn.Module, index: int, inputs: Inputs, cfg: Awq, grid: 
     for fold in folds:
         seen = by_name[fold.linears[0]]
         weights = {name: linear.weight for name, linear in folding.linears_of(block, fold).items()}
-        error = _error(block, fold, weights, seen, calls.get(fold.module), grid)
-        found.append((fold, search(scales(seen.mean_abs, [*weights.values()], cfg, grid), error)))
+        error = _error(block, fold, weights, seen, calls.get(fold.module), grids)
+        candidates = scales(seen.mean_abs, [*weights.values()], cfg, grids[fold.linears[0]])
+        found.append((fold, search(candidates, error)))
     for fold, s in found:
         folding.apply(block, fold, s)
     if cfg.clip:
-        _clip_all(block, {fold.linears[0]: s for fold, s in found}, by_name, grid)
+        _clip_all(block, {fold.linears[0]: s for fold, s in found}, by_name, grids)
 
 
 def _error(
@@ -148,14 +149,14 @@ def _error(
     weights: dict[str, Tensor],
     seen: Statistics,
     calls: Calls | None,
-    grid: Grid,
+    grids: Mapping[str, Grid],
 ) -> Callable[[Tensor], float]:
     """What scales cost: squared error of the output of the fold's module when its weights are rounded."""
     if calls is None:
-        (W,) = weights.values()
+        ((name, W),) = weights.items()
 
         def of_linear(s: Tensor) -> float:
-            E = rounded(W, s, grid).float() - W.float()
+            E = rounded(W, s, grids[name]).float() - W.float()
             return float((E @ seen.hessian * E).sum())
 
         return of_linear
@@ -165,7 +166,7 @@ def _error(
 
     def of_module(s: Tensor) -> float:
         own = {
-            name.removeprefix(f"{fold.module}.") + ".weight": rounded(W, s, grid)
+            name.removeprefix(f"{fold.module}.") + ".weight": rounded(W, s, grids[name])
             for name, W in weights.items()
         }
         outputs = (_output(functional_call(module, own, args, kwargs)) for args, kwargs in calls)
@@ -174,7 +175,9 @@ def _error(
     return of_module
 
 
-def _clip_all(block: nn.Module, found: dict[str, Tensor], by_name: dict[str, Statistics], grid: Grid) -> None:
+def _clip_all(
+    block: nn.Module, found: dict[str, Tensor], by_name: dict[str, Statistics], grids: Mapping[str, Grid]
+) -> None:
     linears = models.linears(block)
     for names in models.subsets(block):
         H = by_name[names[0]].hessian
@@ -183,7 +186,7 @@ def _clip_all(block: nn.Module, found: dict[str, Tensor], by_name: dict[str, Sta
         for name in names:
             if not name.endswith(UNCLIPPED):
                 weight = linears[name].weight
-                weight.data.copy_(clip(weight, H, grid))
+                weight.data.copy_(clip(weight, H, grids[name]))
 
 
 def _calls(block: nn.Module, index: int, inputs: Inputs, names: list[str]) -> dict[str, Calls]:

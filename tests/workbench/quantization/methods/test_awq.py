@@ -28,6 +28,10 @@ def block_and_inputs(tiny_model_folder: Path) -> tuple[nn.Module, Inputs]:
         return block, capture(model, [torch.randint(320, (8, 32))], torch.device("cpu"))
 
 
+def of_all(block: nn.Module) -> dict[str, Grid]:
+    return dict.fromkeys(models.linears(block), GRID)
+
+
 def round_all(block: nn.Module, grid: Grid) -> None:
     for linear in models.linears(block).values():
         linear.weight.data.copy_(rtn.quantize(linear.weight, grid).dequantize())
@@ -90,7 +94,7 @@ def test_folding_alone_keeps_what_the_block_computes(block_and_inputs: tuple[nn.
             torch.cat(propagate(block, 0, inputs)),
             block.get_parameter("input_layernorm.weight").clone(),
         )
-        awq.fold_and_clip(block, 0, inputs, Awq(clip=False), GRID)
+        awq.fold_and_clip(block, 0, inputs, Awq(clip=False), of_all(block))
         assert not torch.allclose(norm, block.get_parameter("input_layernorm.weight"))
         torch.testing.assert_close(torch.cat(propagate(block, 0, inputs)), before, rtol=1e-4, atol=1e-4)
 
@@ -105,7 +109,7 @@ def test_a_block_loses_less_than_by_rounding(block_and_inputs: tuple[nn.Module, 
         for prepare in (True, False):
             block.load_state_dict(weights)
             if prepare:
-                awq.fold_and_clip(block, 0, inputs, Awq(clip=clip), GRID)
+                awq.fold_and_clip(block, 0, inputs, Awq(clip=clip), of_all(block))
             round_all(block, GRID)
             errors.append(float((torch.cat(propagate(block, 0, inputs)) - exact).norm()))
     assert errors[0] < 0.95 * errors[1]
@@ -115,7 +119,7 @@ def test_queries_and_keys_are_not_clipped(block_and_inputs: tuple[nn.Module, Inp
     block, inputs = block_and_inputs
     with torch.no_grad():
         before = {name: linear.weight.clone() for name, linear in models.linears(block).items()}
-        awq.fold_and_clip(block, 0, inputs, Awq(ratios=1), GRID)  # the only scale is 1
+        awq.fold_and_clip(block, 0, inputs, Awq(ratios=1), of_all(block))  # the only scale is 1
     changed = {
         name for name, linear in models.linears(block).items() if not before[name].equal(linear.weight)
     }

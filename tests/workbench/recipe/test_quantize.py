@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from workbench.recipe.quantization import CALIBRATED, FIXED_BITS, UNGROUPED, QuantizationMethod
-from workbench.recipe.schema import Quantize
+from workbench.recipe.quantize import Quantize
 
 
 def quantize(**settings: Any) -> Quantize:
@@ -18,7 +18,7 @@ def quantize(**settings: Any) -> Quantize:
 @pytest.mark.parametrize(
     ("method", "bits", "said"),
     [
-        ("nf4", 3, "nf4 has 4 bits, found 3; give it a stage of its own"),
+        ("nf4", 3, "nf4 has 4 bits, found 3; write it as widths"),
         ("int8", 4, "int8 has 8 bits"),
         ("billm", 2, "billm has 1 bits"),
         ("gptq", 2.5, "gptq has whole bits, found 2.5"),
@@ -33,6 +33,29 @@ def quantize(**settings: Any) -> Quantize:
 def test_methods_have_widths_and_sections(method: str, bits: float, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         quantize(methods=[method], bits=[bits])
+
+
+def test_each_method_may_have_widths_of_its_own() -> None:
+    stage = quantize(widths={"rtn": [4, 2], "nf4": [4], "pb-llm": [1.7]})
+    assert stage.bits_of == {"rtn": [4, 2], "nf4": [4], "pb-llm": [1.7]}
+    assert quantize(methods=["rtn", "gptq"], bits=[4, 4, 3]).bits_of == {"rtn": [4, 3], "gptq": [4, 3]}
+    with pytest.raises(ValidationError, match="billm has 1 bits, found 2"):
+        quantize(widths={"billm": [2]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "one of both"),
+        ({"methods": ["rtn"], "bits": [4], "widths": {"rtn": [4]}}, "one of both"),
+        ({"methods": ["rtn"]}, "makes no row"),
+        ({"bits": [4]}, "makes no row"),
+        ({"widths": {"rtn": []}}, "makes no row"),
+    ],
+)
+def test_every_method_has_widths_said_once(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        quantize(**settings)
 
 
 def test_widths_are_whole_where_they_can_be() -> None:
