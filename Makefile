@@ -1,7 +1,7 @@
 # Every target works on a fresh clone: it first makes .venv from requirements.lock, once.
 
 .DEFAULT_GOAL := $(if $(value recipe),run,help)
-.PHONY: help run plan eval export bench bench-training gpu-check list doctor clean test check setup lock clean-env
+.PHONY: help run plan eval export bench oracles bench-training gpu-check list doctor clean test check setup lock clean-env
 
 # What a user types after `name=` reaches the commands as it was typed: it travels in the environment
 # and is quoted where it is used, so that neither make nor the shell expands anything in it.
@@ -23,6 +23,7 @@ help:
 	@echo 'make bench                                    speed of the low-bit kernels, beside bf16 and others; writes a result'
 	@echo 'make bench-training                           training speed, side by side with others'
 	@echo 'make gpu-check                                train LLaMA-3-8B shapes on one GPU, beside others; writes a result'
+	@echo 'make oracles                                  our quantizers against other packages; wants WORKBENCH_DATA'
 	@echo 'make list                                     recipes and batteries, a line each'
 	@echo 'make doctor                                   look over Python, compiler, packages and devices'
 	@echo 'make clean                                    what runs take on disk, and what no run links to'
@@ -49,6 +50,12 @@ bench: setup
 bench-training: setup
 	@.venv/bin/python tests/benchmarks/training_speed.py
 	@.venv/bin/python tests/benchmarks/control_llm_speed.py
+
+# The packages to compare with lie beside .venv, so that a user never needs them.
+oracles: setup
+	@test -e .oracles/complete || { rm -rf .oracles && .venv/bin/pip install --quiet --target .oracles --no-deps \
+	  --no-build-isolation --requirement tests/oracles/requirements.txt && touch .oracles/complete; }
+	@PYTHONPATH=.oracles GPTQMODEL_CPU_WORKERS=2 .venv/bin/python tests/oracles/quantizers.py --out tests/oracles/results
 
 gpu-check: setup
 	@.venv/bin/python tests/benchmarks/gpu_check.py
@@ -84,4 +91,4 @@ lock:
 	@$(find_python); "$$python" -m workbench.environment.lock
 
 clean-env:
-	rm -rf .venv
+	rm -rf .venv .oracles

@@ -47,6 +47,22 @@ TESTED_IN = {
     "workbench/data/prepared.py": "tests/workbench/data/test_preparation.py",
     "workbench/recipe/preparation.py": "tests/workbench/recipe/test_check_preparation.py",
     "workbench/recipe/__main__.py": "tests/workbench/recipe/test_check.py",
+    **dict.fromkeys(
+        (
+            f"kernels/lowbit/affine_linear/kernel_{part}.py"
+            for part in ("tiles", "gemm", "gemv", "dequantize", "backward")
+        ),
+        "tests/kernels/lowbit/affine_linear/test_kernel.py",
+    ),
+    "kernels/lowbit/affine_linear/cpu.py": "tests/kernels/lowbit/affine_linear/test_op.py",
+    "kernels/lowbit/codebook_linear/cpu.py": "tests/kernels/lowbit/codebook_linear/test_op.py",
+    **dict.fromkeys(
+        (
+            f"kernels/lowbit/bench/{name}.py"
+            for name in ("contestants", "floor", "protocol", "report", "shapes", "timing")
+        ),
+        "tests/kernels/lowbit/bench/test_bench.py",
+    ),
 }
 
 

@@ -1,26 +1,30 @@
 """Ours against other quantizers on one real model, the same calibration tokens and the same test text.
 
-    WORKBENCH_DATA=../shared/data python tests/oracles/quantizers.py --out tests/oracles/results
+    WORKBENCH_DATA=../shared/data make oracles
 
-needs the packages of requirements.txt in this folder beside the workbench; none of them is needed to use
+puts the packages of requirements.txt in this folder beside the workbench; none of them is needed to use
 it. Prints a table, writes a dated JSON file with versions, nats per token and seconds, and exits with 1
-where a perplexity is more than 1.01 times theirs: GPTQ and AWQ of llm-compressor, HQQ of hqq, NF4 of
-bitsandbytes. Seconds are comparable on an otherwise idle machine only.
+where a perplexity is more than 1.01 times theirs: GPTQ of gptqmodel and of llm-compressor, AWQ of
+llm-compressor, HQQ of hqq, NF4 of bitsandbytes. Seconds are the median of ROUNDS, ours and theirs in turn, of
+quantization alone, and comparable on an otherwise idle machine only.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import datetime
 import json
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 from unittest.mock import patch
 
@@ -33,8 +37,11 @@ from workbench import models, quantization
 from workbench.recipe.quantize import Quantize
 
 MODEL = "babyllama-0.9M"
-WINDOW, GROUP = 256, 32
-PACKAGES = ("torch", "transformers", "llmcompressor", "compressed-tensors", "hqq", "bitsandbytes")
+WINDOW, GROUP, ROUNDS = 256, 32, 3
+PACKAGES = (
+    "torch", "transformers", "gptqmodel", "llmcompressor", "compressed-tensors", "hqq", "bitsandbytes"
+)  # fmt: skip
+Quantized = tuple[PreTrainedModel, float]  # a model, and the seconds that its quantization took
 # What costs nothing at inference is on.
 OURS: dict[str, dict[str, Any]] = {
     "gptq": {"gptq": {"act_order": True, "static_groups": True}, "mse_grid": True}
@@ -60,11 +67,36 @@ def nats_per_token(model: PreTrainedModel, tokens: Tensor) -> float:
     return float(torch.stack(losses).mean())
 
 
+def timed(base: PreTrainedModel, quantize: Callable[[PreTrainedModel], None]) -> Quantized:
+    """A copy of a model, quantized in place."""
+    model = copy.deepcopy(base)
+    start = time.perf_counter()
+    quantize(model)
+    return model, time.perf_counter() - start
+
+
 def ours(model: PreTrainedModel, method: str, bits: int, calibration: Tensor, **settings: Any) -> None:
     """Quantize in place with the workbench."""
     section = {"kind": "quantize", "methods": [method], "bits": [bits], "group_size": GROUP}
     stage = Quantize.model_validate(section | {"calibration": {"mixture": {"text": 1}}} | settings)
     quantization.quantize(model, stage, method, bits, [calibration], "oracle")
+
+
+def gptqmodel(folder: Path, bits: int, calibration: Tensor) -> Quantized:
+    """A model of gptqmodel, symmetric, its defaults otherwise; it asks for CUDA to run AWQ."""
+    from gptqmodel import GPTQModel, QuantizeConfig
+    from transformers import AutoModelForCausalLM
+
+    settings = QuantizeConfig(bits=bits, group_size=GROUP)
+    with contextlib.redirect_stdout(None):
+        model = GPTQModel.load(str(folder), settings, dtype=torch.float32)
+        rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in calibration.tolist()]
+        start = time.perf_counter()
+        model.quantize(rows, batch_size=8)
+        seconds = time.perf_counter() - start
+        with tempfile.TemporaryDirectory() as saved:
+            model.save(saved)
+            return AutoModelForCausalLM.from_pretrained(saved, dtype=torch.float32), seconds
 
 
 def llm_compressor(model: PreTrainedModel, method: str, bits: int, calibration: Tensor) -> None:
@@ -128,31 +160,41 @@ def compare(data: Path) -> list[dict[str, Any]]:
     calibration = stories[:64]
     tests = {"grimm": windows(data, "grimm_en.txt", 60_000)[:80], "stories": stories[64:144]}
     base = models.load(data / "models" / MODEL)
-
-    def measured(quantize: Callable[[PreTrainedModel], None]) -> dict[str, float]:
-        model = copy.deepcopy(base)
-        start = time.perf_counter()
-        quantize(model)
-        seconds = time.perf_counter() - start
-        return {name: nats_per_token(model, tokens) for name, tokens in tests.items()} | {"seconds": seconds}
+    untied = data / "oracles" / "source-untied"
 
     def row(
-        method: str, bits: int, package: str, theirs: Callable[[PreTrainedModel], None]
+        method: str, bits: int, package: str, theirs: Callable[[], Quantized], **settings: Any
     ) -> dict[str, Any]:
-        own = measured(lambda model: ours(model, method, bits, calibration, **OURS.get(method, {})))
-        pair = {"ours": own, "theirs": measured(theirs)}
+        chosen = OURS.get(method, {}) | settings
+        makers = {
+            "ours": lambda: timed(base, lambda model: ours(model, method, bits, calibration, **chosen)),
+            "theirs": theirs,
+        }
+        rounds = [{name: make() for name, make in makers.items()} for _ in range(ROUNDS)]
+        pair = {
+            name: {text: nats_per_token(rounds[0][name][0], tokens) for text, tokens in tests.items()}
+            | {"seconds": median(done[name][1] for done in rounds)}
+            for name in makers
+        }
         return {"method": method, "bits": bits, "against": package, "kept": kept(method, pair)} | pair
 
     def of_llm_compressor(method: str, bits: int) -> dict[str, Any]:
-        return row(method, bits, "llmcompressor", lambda m: llm_compressor(m, method, bits, calibration))
+        def theirs() -> Quantized:
+            return timed(base, lambda model: llm_compressor(model, method, bits, calibration))
+
+        return row(method, bits, "llmcompressor", theirs)
 
     def of_hqq(bits: int) -> dict[str, Any]:
-        return row("hqq", bits, "hqq", lambda model: hqq(model, bits))
+        return row("hqq", bits, "hqq", lambda: timed(base, lambda model: hqq(model, bits)))
+
+    def of_gptqmodel(bits: int) -> dict[str, Any]:
+        return row("gptq", bits, "gptqmodel", lambda: gptqmodel(untied, bits, calibration), symmetric=True)
 
     return [
+        *(of_gptqmodel(bits) for bits in (4, 3)),
         *(of_llm_compressor(method, bits) for method in ("gptq", "awq") for bits in (4, 3)),
         *(of_hqq(bits) for bits in (8, 4, 3, 2, 1)),
-        row("nf4", 4, "bitsandbytes", bitsandbytes),
+        row("nf4", 4, "bitsandbytes", lambda: timed(base, bitsandbytes)),
     ]
 
 

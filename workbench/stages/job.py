@@ -45,7 +45,7 @@ VERSIONS = {
     "merge-back": 1,
     "sensitivities": 1,
     "rounded": 1,
-    "quantize": 2,
+    "quantize": 3,
     "evaluate": 2,
 }
 

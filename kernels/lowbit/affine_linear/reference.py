@@ -43,9 +43,9 @@ def dequantize_packed(
     """`dequantize` from packed storage.
 
     Args:
-        codes: [out, ceil(in * bits / 32)], int32, packed along the input.
+        codes: [out, bits * ceil(in / 32)], int32, packed along the input.
         scale: [out, groups].
-        zero_point: [groups, ceil(out * bits / 32)], int32, packed along the output; None if symmetric.
+        zero_point: [groups, bits * ceil(out / 32)], int32, packed along the output; None if symmetric.
         g_idx: [in], or None.
         bits: width of a code and of a zero point.
         in_features: input columns.

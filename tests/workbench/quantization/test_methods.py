@@ -1,4 +1,4 @@
-"""Every method at every width: a tiny model goes through, its bits are counted, its folder loads again."""
+"""Every method that is not trained, at every width: a tiny model goes through, and loads again bit by bit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from workbench import models, quantization
 from workbench.quantization import METHODS, Plan
 from workbench.quantization.export import dense
-from workbench.recipe.quantization import FIXED_BITS, QuantizationMethod
+from workbench.recipe.quantization import FIXED_BITS, TUNED, QuantizationMethod
 from workbench.recipe.quantize import Quantize
 
 TOKENS = torch.arange(40)[None]
@@ -20,6 +20,7 @@ WIDTHS = {"pb-llm": [1.7, 2, 4.5], "smoothquant": range(2, 9), "slim-llm": range
 CASES = [
     (method, bits)
     for method in METHODS
+    if method not in TUNED
     for bits in WIDTHS.get(method, [FIXED_BITS[method]] if method in FIXED_BITS else range(1, 9))
 ]
 

@@ -1,0 +1,112 @@
+"""The product on a CPU: weights laid out as rows of bytes where the caller keeps them so, else decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from lowbit import byte_rows
+from lowbit.affine_linear.layout import implied_zero_point, unpack
+from lowbit.affine_linear.reference import dequantize
+
+CHUNK_WEIGHTS = 2**20  # decoded at a time
+
+
+def prepack(
+    codes: Tensor, scale: Tensor, zero_point: Tensor | None, g_idx: Tensor | None, bits: int, in_features: int
+) -> list[Tensor]:
+    """Lay weights out as rows of bytes, in about 8.5 bits a weight, whatever the width of a code.
+
+    Args:
+        codes: as in `op.affine_linear`, like the rest.
+        scale: [out, groups].
+        zero_point: packed, fractions, or None.
+        g_idx: [in], or None.
+        bits: width of a code.
+        in_features: input columns.
+
+    Returns:
+        The tensors of `ByteRows`, or W alone, float32, if it is small; none where groups differ in size.
+    """
+    out_features, groups = scale.shape
+    if out_features * in_features <= byte_rows.SMALL:
+        decoded = _decoded(codes, scale, zero_point, g_idx, bits, in_features)
+        return [torch.cat([weight for _, weight in decoded])]
+    if g_idx is not None and not equal_groups(g_idx, groups):
+        return []
+    values = unpack(codes, bits, in_features)
+    columns = None if g_idx is None else columns_by_group(g_idx)
+    values = values if columns is None else values[:, columns]
+    middle, step = implied_zero_point(bits), scale.float()
+    shift = None if zero_point is None else step * (middle - zero_points(zero_point, bits, out_features))
+    return list(byte_rows.byte_rows([(values, 1.0, -middle)], step, shift, columns))
+
+
+def forward(
+    x: Tensor,
+    codes: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    g_idx: Tensor | None,
+    bits: int,
+    prepacked: Sequence[Tensor],
+) -> Tensor:
+    """Compute y [M, out] of x [M, in], in float32 inside; the other arguments are as in `prepack`."""
+    if prepacked:
+        return byte_rows.forward(x, prepacked, len(scale))
+    y = torch.empty(len(x), len(scale), dtype=x.dtype)
+    factor = x.float()
+    for rows, weight in _decoded(codes, scale, zero_point, g_idx, bits, x.shape[1]):
+        y[:, rows] = linear(factor, weight)
+    return y
+
+
+def backward(
+    dy: Tensor,
+    codes: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    g_idx: Tensor | None,
+    bits: int,
+    in_features: int,
+    prepacked: Sequence[Tensor],
+) -> Tensor:
+    """Compute dx [M, in] = dy W of dy [M, out], summed in float32."""
+    if prepacked:
+        return byte_rows.backward(dy, prepacked, in_features)
+    dx = torch.zeros(len(dy), in_features)
+    factor = dy.float()
+    for rows, weight in _decoded(codes, scale, zero_point, g_idx, bits, in_features):
+        dx.addmm_(factor[:, rows], weight)
+    return dx.to(dy.dtype)
+
+
+def columns_by_group(g_idx: Tensor) -> Tensor:
+    """The columns [in] in the order of their groups, and in their own order within a group."""
+    return torch.argsort(g_idx, stable=True)
+
+
+def equal_groups(g_idx: Tensor, groups: int) -> bool:
+    """Whether every group has as many columns."""
+    return bool((torch.bincount(g_idx.long(), minlength=groups) * groups == len(g_idx)).all())
+
+
+def zero_points(zero_point: Tensor, bits: int, out_features: int) -> Tensor:
+    """Zero points [out, groups], float32, however they are stored."""
+    packed = not zero_point.is_floating_point()
+    return (unpack(zero_point, bits, out_features).T if packed else zero_point).float()
+
+
+def _decoded(
+    codes: Tensor, scale: Tensor, zero_point: Tensor | None, g_idx: Tensor | None, bits: int, in_features: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Output rows, and their weights [rows, in], float32."""
+    zero = None if zero_point is None else zero_points(zero_point, bits, len(scale))
+    together = max(CHUNK_WEIGHTS // in_features, 1)
+    for start in range(0, len(scale), together):
+        rows = slice(start, start + together)
+        own = unpack(codes[rows], bits, in_features)
+        yield rows, dequantize(own, scale[rows], None if zero is None else zero[rows], g_idx, bits)
