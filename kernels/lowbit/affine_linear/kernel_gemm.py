@@ -148,8 +148,9 @@ def _add(
         xt = tl.load(columns + k, mask=k < K, other=0.0, eviction_policy="evict_last").to(v.dtype)
     product = tl.dot(v, xt, input_precision="ieee") * UNIT
     if GRID == PACKED or GRID == FRACTIONS:
-        if v.shape[0] >= 64 and xt.shape[1] <= 32:
-            # the sums where the product is, from tensor cores that wait for memory anyway
+        if v.shape[0] >= 64 and xt.shape[1] <= 32 and WIDTH < 128:
+            # the sums where the product is, from tensor cores that wait for memory anyway; whole periods
+            # would spill registers on sm_100
             sums = tl.dot(tl.full(v.shape, 1.0, v.dtype), xt, input_precision="ieee")
         else:
             sums = tl.sum(xt.to(tl.float32), 0)[None, :]
