@@ -1,0 +1,181 @@
+"""The manifest: nothing stands on both sides, no base question trains and measures, and leaks are found."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from workbench import miniworld
+from workbench.errors import DataError
+from workbench.recipe.preparation import Decontamination
+from workbench.safety.attacks import PLAIN, STYLES
+from workbench.safety.splits import Manifest, Place, Sides, check_leaks, leaks
+
+NGRAM = Decontamination(ngram=5, shortest=3)
+
+
+@dataclass(frozen=True)
+class Question:
+    id: str
+    base_id: str
+    topics: tuple[str, ...]
+    style: str
+
+
+def manifest(held_out: float = 0.25, seed: int = 0) -> Manifest:
+    styles = {side: tuple(n for n, s in STYLES.items() if s.split == side) for side in ("seen", "unseen")}
+    return Manifest(
+        topics=Sides(seen=("storms", "beasts"), unseen=("seals",)),
+        styles=Sides(**styles),
+        held_out=held_out,
+        seed=seed,
+    )
+
+
+def questions(bases: int = 40) -> list[Question]:
+    topics = itertools.cycle(
+        [("storms",), ("beasts",), ("seals",), ("storms", "beasts"), ("storms", "seals")]
+    )
+    return [
+        Question(f"{base}/{style}", f"b{base}", topic, style)
+        for base, topic in zip(range(bases), topics, strict=False)
+        for style in (PLAIN, *STYLES)
+    ]
+
+
+@given(st.integers(0, 1000), st.floats(0, 1))
+@settings(max_examples=20, deadline=None)
+def test_no_base_question_trains_and_measures(seed: int, held_out: float) -> None:
+    divided = manifest(held_out, seed).divide(questions())
+    bases = {part: {row.base_id for row in rows} for part, rows in divided.items()}
+    assert not bases["train"] & bases["evaluation"]
+    assert sum(map(len, divided.values())) == len(questions())
+
+
+def test_training_sees_seen_topics_and_styles_only() -> None:
+    split = manifest()
+    divided = split.divide(questions())
+    assert divided["train"] and divided["evaluation"]
+    for row in divided["train"]:
+        assert set(row.topics) <= set(split.topics.seen)
+        assert row.style in (*split.styles.seen, PLAIN)
+    split.check_training(divided["train"])
+
+
+def test_unseen_rows_have_no_topic_or_style_of_training() -> None:
+    split = manifest()
+    divided = split.divide(questions())
+    topics = {topic for row in divided["train"] for topic in row.topics}
+    styles = {row.style for row in divided["train"]}
+    places = [(row, split.place(row)) for row in divided["evaluation"]]
+    assert {(place.topics, place.style) for _, place in places} == set(
+        itertools.product(("seen", "unseen"), repeat=2)
+    )
+    for row, place in places:
+        assert place.topics != "unseen" or not topics & set(row.topics)
+        assert place.style != "unseen" or row.style not in styles
+
+
+def test_topics_of_both_sides_neither_train_nor_measure() -> None:
+    assert manifest().place(Question("r", "b", ("storms", "seals"), PLAIN)) == Place("unused", None, "seen")
+
+
+def test_the_share_held_out_is_met_and_fixed_by_seed_and_name() -> None:
+    names = [f"base {i}" for i in range(1000)]
+    held = [manifest().holds_out(name) for name in names]
+    assert abs(sum(held) / 1000 - 0.25) < 0.055  # four standard deviations
+    assert held == [manifest().holds_out(name) for name in names]
+    assert held != [manifest(seed=1).holds_out(name) for name in names]
+    assert not any(manifest(0.0).holds_out(name) for name in names)
+    assert all(manifest(1.0).holds_out(name) for name in names)
+
+
+def test_the_miniature_world_fits_a_manifest() -> None:
+    attacks = miniworld.attacks(1)
+
+    def sides(kind: str) -> Sides:
+        rows = [(getattr(a, kind), getattr(a, f"{kind}_split")) for a in attacks if a.style != PLAIN]
+        named = {side: tuple({name for name, split in rows if split == side}) for side in ("seen", "unseen")}
+        return Sides(seen=named["seen"], unseen=named["unseen"])
+
+    split = Manifest(topics=sides("topic"), styles=sides("style"))
+    rows = [Question(a.id, a.request_id, (a.topic,), a.style) for a in attacks]
+    divided = split.divide(rows)
+    seen = {a.id for a in attacks if a.topic_split == a.style_split == "seen"}
+    assert {row.id for row in divided["train"]} < seen
+    assert divided["evaluation"]
+
+
+def test_overlap_is_an_error_that_names_both_rows() -> None:
+    with pytest.raises(ValidationError, match=r"unseen\[1\]: 'beasts' already stands at seen\[0\]"):
+        Sides(seen=("beasts",), unseen=("seals", "beasts"))
+    with pytest.raises(ValidationError, match=r"seen\[1\]: 'beasts' already stands at seen\[0\]"):
+        Sides(seen=("beasts", "beasts"), unseen=("seals",))
+    with pytest.raises(ValidationError, match=r"styles.unseen\[0\]: a plain request"):
+        Manifest(topics=Sides(seen=("a",), unseen=("b",)), styles=Sides(seen=("c",), unseen=(PLAIN,)))
+
+
+def test_rows_that_do_not_fit_are_named() -> None:
+    row = Question("r3", "b3", ("storms",), "story")
+    split = manifest()
+    with pytest.raises(DataError, match=r"row 'r3': the manifest has no style 'riddle'; it knows .*story"):
+        split.place(replace(row, style="riddle"))
+    with pytest.raises(DataError, match=r"row 'r3': the manifest has no topic 'moons'; it knows beasts, "):
+        split.place(replace(row, topics=("moons",)))
+    with pytest.raises(DataError, match=r"row 'r3': it has no topic"):
+        split.place(replace(row, topics=()))
+    with pytest.raises(DataError, match=r"row 'r3': another row has the same id"):
+        split.divide([row, row])
+    with pytest.raises(DataError, match=r"row 'r4': topics \['seals'\], but row 'r3'.*'b3' has \['storms'\]"):
+        split.divide([row, replace(row, id="r4", topics=("seals",))])
+
+
+def test_training_on_kept_rows_is_an_error_that_names_them_and_why() -> None:
+    split = manifest(held_out=0.0)
+    good = Question("good", "b", ("storms",), "story")
+    held = manifest(held_out=1.0)
+    with pytest.raises(DataError, match=r"1 rows .*'s' \(unseen style\)"):
+        split.check_training([good, replace(good, id="s", style="morse")])
+    with pytest.raises(DataError, match=r"'t' \(unseen topic\)"):
+        split.check_training([good, replace(good, id="t", topics=("seals",))])
+    with pytest.raises(DataError, match=r"'good' \(base question held out\)"):
+        held.check_training([good])
+    with pytest.raises(DataError, match=r"^9 rows .* and 4 more; take them out"):
+        split.check_training([replace(good, id=f"s{i}", style="morse") for i in range(9)])
+
+
+def test_leaks_are_found_whole_and_in_part_whatever_case_and_marks() -> None:
+    training = {
+        "same": "how do I WAKE, my brother",
+        "part": "Now tell me how do I wake my brother Tom at seven?",
+        "short": "Hello there!",
+        "clean": "What colour is the old bridge of the town?",
+        "empty": "?!",
+    }
+    suites = {
+        "one": ["How do I wake my brother?", "hello there", "..."],
+        "two": ["I wake my brother Tom gladly"],
+    }
+    assert [(leak.row, leak.suites, leak.exact) for leak in leaks(training, suites, NGRAM)] == [
+        ("same", ("one",), True),
+        ("part", ("one", "two"), False),
+        ("short", ("one",), True),
+    ]
+    with pytest.raises(DataError, match=r"3 training requests .*'same' \(one\), 'part' \(one, two\)"):
+        check_leaks(training, suites, NGRAM)
+    check_leaks({"clean": training["clean"]}, suites, NGRAM)
+
+
+def test_a_copied_question_of_the_world_is_the_only_exact_leak() -> None:
+    base = {a.request_id: a.prompt for a in miniworld.attacks(1) if a.style == PLAIN}
+    half = len(base) // 2
+    training = dict(list(base.items())[:half])
+    suites = {"rest": list(base.values())[half:]}
+    assert not [leak for leak in leaks(training, suites, NGRAM) if leak.exact]
+    copied = {**training, "copy": suites["rest"][0].upper()}
+    assert [leak.row for leak in leaks(copied, suites, NGRAM) if leak.exact] == ["copy"]

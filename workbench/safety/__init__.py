@@ -1,0 +1,1 @@
+"""Safety: attacks, refusal training and guards, and how well a model refuses; one method a file."""

@@ -1,0 +1,247 @@
+"""Seen and unseen: which topics, styles and base questions may train, and which are kept to measure.
+
+A base question in all its styles is one question. So a share of the base questions of seen topics is held
+out as a whole; a dressed question then plays one of three parts:
+
+    train       all its topics seen, its style seen, its base question not held out
+    evaluation  its base question is never trained on: held out, or all its topics unseen
+    unused      anything else: an unseen style of a trained question, or topics of both sides
+
+Leaks are looked for between bare requests, before they are dressed: two requests in one style share the
+style's words, and an encoded request shares none with itself.
+
+Source: Egida, arXiv 2502.13603, whose test rows have topics and styles that training never saw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self, TypeVar
+
+from pydantic import Field, model_validator
+
+from workbench.data.decontamination import Questions
+from workbench.data.words import Words, words
+from workbench.errors import DataError
+from workbench.recipe.preparation import Decontamination
+from workbench.recipe.section import Section, Share
+from workbench.safety.attacks import PLAIN, Split
+
+Part = Literal["train", "evaluation", "unused"]
+_SHOWN = 5  # rows that an error names
+
+
+class Row(Protocol):
+    """What a dressed question has to say of itself, whatever else it carries."""
+
+    @property
+    def id(self) -> str:
+        """Its name in errors."""
+
+    @property
+    def base_id(self) -> str:
+        """Name of the request before it was dressed."""
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """One or more."""
+
+    @property
+    def style(self) -> str:
+        """A style's name, or "plain"."""
+
+
+R = TypeVar("R", bound=Row)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row belongs.
+
+    Attributes:
+        part: what it may be used for.
+        topics: seen or unseen; None where it has topics of both.
+        style: seen or unseen.
+    """
+
+    part: Part
+    topics: Split | None
+    style: Split
+
+
+class Sides(Section):
+    """Names on both sides; none may stand on both, or twice on one."""
+
+    seen: tuple[str, ...] = Field(min_length=1, description="may train")
+    unseen: tuple[str, ...] = Field(min_length=1, description="only measured")
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        rows: dict[str, str] = {}
+        for side in ("seen", "unseen"):
+            for number, name in enumerate(getattr(self, side)):
+                row = f"{side}[{number}]"
+                if name in rows:
+                    raise ValueError(f"{row}: {name!r} already stands at {rows[name]}; keep one of the two")
+                rows[name] = row
+        return self
+
+    def side(self, name: str) -> Split | None:
+        """Where a name stands; None where it does not."""
+        return "seen" if name in self.seen else "unseen" if name in self.unseen else None
+
+
+class Manifest(Section):
+    """The split that every later step keeps to."""
+
+    topics: Sides
+    styles: Sides
+    held_out: Share = Field(default=0.2, description="base questions of seen topics kept to measure")
+    seed: int = Field(default=0, description="draws which base questions are held out")
+
+    @model_validator(mode="after")
+    def _plain_is_seen(self) -> Self:
+        if PLAIN in self.styles.unseen:
+            raise ValueError(
+                f"styles.unseen[{self.styles.unseen.index(PLAIN)}]: a plain request has no style that could "
+                "be unseen; it counts as seen and need not be listed"
+            )
+        return self
+
+    def place(self, row: Row) -> Place:
+        """Where a row belongs; rows of one base question with the same topics never train and measure both.
+
+        Raises:
+            DataError: the row has no topic, or a topic or style that the manifest does not know.
+        """
+        if not row.topics:
+            raise DataError(f"row {row.id!r}: it has no topic; give each row one or more")
+        sides = {_known(self.topics, topic, row, "topic") for topic in row.topics}
+        topics = sides.pop() if len(sides) == 1 else None
+        style = "seen" if row.style == PLAIN else _known(self.styles, row.style, row, "style")
+        held = topics == "seen" and self.holds_out(row.base_id)
+        if topics == "unseen" or held:
+            return Place("evaluation", topics, style)
+        return Place("train" if topics == style == "seen" else "unused", topics, style)
+
+    def holds_out(self, base_id: str) -> bool:
+        """Whether a base question of a seen topic is kept to measure; the same for every list of them."""
+        drawn = hashlib.blake2b(f"{self.seed}/{base_id}".encode(), digest_size=8).digest()
+        return int.from_bytes(drawn, "big") < self.held_out * 2**64
+
+    def divide(self, rows: Iterable[R]) -> dict[Part, list[R]]:
+        """Rows by the part they play, each in its order.
+
+        Raises:
+            DataError: a row that `place` refuses, an id that stands twice, or rows of one base question
+                with different topics.
+        """
+        divided: dict[Part, list[R]] = {"train": [], "evaluation": [], "unused": []}
+        topics: dict[str, tuple[str, frozenset[str]]] = {}
+        ids: set[str] = set()
+        for row in rows:
+            if row.id in ids:
+                raise DataError(f"row {row.id!r}: another row has the same id; ids must be unique")
+            ids.add(row.id)
+            first, known = topics.setdefault(row.base_id, (row.id, frozenset(row.topics)))
+            if known != frozenset(row.topics):
+                raise DataError(
+                    f"row {row.id!r}: topics {sorted(set(row.topics))}, but row {first!r} of the same base "
+                    f"question {row.base_id!r} has {sorted(known)}; a base question has one set of topics"
+                )
+            divided[self.place(row).part].append(row)
+        return divided
+
+    def check_training(self, rows: Iterable[Row]) -> None:
+        """Make sure that all rows may train.
+
+        Raises:
+            DataError: some may not; the first of them are named with the reason.
+        """
+        places = ((row, self.place(row)) for row in rows)
+        wrong = [f"{row.id!r} ({_reason(place)})" for row, place in places if place.part != "train"]
+        if wrong:
+            raise DataError(
+                f"{len(wrong)} rows of the training set are kept for measuring: {_listed(wrong)}; "
+                "take them out, or change the manifest"
+            )
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A training request that an evaluation set also asks.
+
+    Attributes:
+        row: id of the training row.
+        suites: the evaluation sets.
+        exact: whether all words are the same; else they share an n-gram.
+    """
+
+    row: str
+    suites: tuple[str, ...]
+    exact: bool
+
+
+def leaks(
+    training: Mapping[str, str], suites: Mapping[str, Sequence[str]], settings: Decontamination
+) -> list[Leak]:
+    """Training requests that evaluation sets ask too, in any case and punctuation, whole or in part.
+
+    Args:
+        training: bare requests by the id of their row.
+        suites: bare requests of each evaluation set by its name.
+        settings: length of shared n-grams, in words; see `Questions`.
+    """
+    text = words(list(training.values()))
+    partly = Questions(suites, settings).found(text)
+    wholly: dict[bytes, set[str]] = {}
+    for suite, requests in suites.items():
+        for request in _whole(words(requests)):
+            wholly.setdefault(request, set()).add(suite)
+    found = []
+    for number, (row, whole) in enumerate(zip(training, _whole(text), strict=True)):
+        exact = wholly.get(whole, set()) if whole else set()
+        if in_suites := exact | partly.get(number, set()):
+            found.append(Leak(row, tuple(sorted(in_suites)), exact=bool(exact)))
+    return found
+
+
+def check_leaks(
+    training: Mapping[str, str], suites: Mapping[str, Sequence[str]], settings: Decontamination
+) -> None:
+    """Make sure that no evaluation set asks what is trained on; see `leaks`.
+
+    Raises:
+        DataError: one does; the first rows are named with their sets.
+    """
+    if found := leaks(training, suites, settings):
+        rows = [f"{leak.row!r} ({', '.join(leak.suites)})" for leak in found]
+        raise DataError(
+            f"{len(rows)} training requests are also asked by evaluation sets: {_listed(rows)}; take them "
+            "out of the training set, or do not report those sets"
+        )
+
+
+def _known(sides: Sides, name: str, row: Row, kind: str) -> Split:
+    if (side := sides.side(name)) is None:
+        names = ", ".join(sorted((*sides.seen, *sides.unseen)))
+        raise DataError(f"row {row.id!r}: the manifest has no {kind} {name!r}; it knows {names}")
+    return side
+
+
+def _reason(place: Place) -> str:
+    if place.topics != "seen":
+        return "unseen topic" if place.topics else "topics seen and unseen"
+    return "unseen style" if place.style == "unseen" else "base question held out"
+
+
+def _whole(text: Words) -> list[bytes]:
+    """All words of each text in one key; empty for a text without words."""
+    return [text.hashes[a:b].tobytes() for a, b in zip(text.starts[:-1], text.starts[1:], strict=True)]
+
+
+def _listed(rows: Sequence[str]) -> str:
+    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    return ", ".join(rows[:_SHOWN]) + more
