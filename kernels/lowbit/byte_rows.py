@@ -101,7 +101,7 @@ def forward(x: Tensor, prepacked: Sequence[Tensor], out_features: int) -> Tensor
     if len(x) <= MOST_ROWS:
         return _bags(factor, weight)[:, :out_features].to(x.dtype).contiguous()
     y = torch.empty(len(x), out_features, dtype=x.dtype)
-    factor = factor.to(_multiplied_in(x.dtype))
+    factor = factor.to(x.dtype if x.dtype == torch.bfloat16 and hardware() else torch.float32)
     for outputs, decoded in _decoded(weight, out_features, x.shape[1]):
         y[:, outputs] = factor @ decoded.to(factor.dtype)
     return y
@@ -169,8 +169,7 @@ def _decoded(weight: ByteRows, out_features: int, in_features: int) -> Iterator[
 
 
 @cache
-def _multiplied_in(dtype: torch.dtype) -> torch.dtype:
-    """bfloat16 where x is and the processor multiplies it in hardware, float32 otherwise."""
+def hardware() -> bool:
+    """Whether the processor multiplies bfloat16 itself."""
     known = torch.cpu.get_capabilities()
-    hardware = known.get("amx_bf16", False) or known.get("avx512_bf16", False)
-    return dtype if dtype == torch.bfloat16 and hardware else torch.float32
+    return bool(known.get("amx_bf16", False) or known.get("avx512_bf16", False))

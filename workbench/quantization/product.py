@@ -29,18 +29,21 @@ class AffineProduct:
     g_idx: Tensor | None
     bits: int
     prepacked: list[Tensor]
+    dtype: torch.dtype
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], in_features: int, bits: int) -> AffineProduct:
-        """Of the tensors of an `AffineWeight`."""
+    def of(
+        cls, tensors: Mapping[str, Tensor], in_features: int, bits: int, dtype: torch.dtype
+    ) -> AffineProduct:
+        """Of the tensors of an `AffineWeight`, for inputs of a dtype."""
         codes, scale, zero_point = tensors["codes"], tensors["scale"], tensors.get("zero_point")
         g_idx = tensors.get("g_idx")
-        prepacked = affine.prepack(codes, scale, zero_point, g_idx, bits, in_features)
-        return cls(codes, scale, zero_point, g_idx, bits, prepacked)
+        prepacked = affine.prepack(codes, scale, zero_point, g_idx, bits, in_features, dtype)
+        return cls(codes, scale, zero_point, g_idx, bits, prepacked, dtype)
 
     def serves(self, dtype: torch.dtype) -> bool:
         """Whether it multiplies inputs of this dtype."""
-        return dtype in affine.DTYPES
+        return dtype == self.dtype
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compute y [..., N] of x [..., K]."""
@@ -117,7 +120,7 @@ def product(
     """
     with torch.inference_mode(False), torch.no_grad():  # it may serve in training later
         if layout["format"] == "affine" and dtype in affine.DTYPES:
-            return AffineProduct.of(tensors, shape[1], int(layout["bits"]))
+            return AffineProduct.of(tensors, shape[1], int(layout["bits"]), dtype)
         if layout["format"] == "codebook" and dtype in codebook.DTYPES and _in_rows(layout, shape[1]):
             return CodebookProduct.of(tensors, shape, layout)
         return DenseProduct(from_layout(layout, tensors, shape).dequantize().to(dtype))

@@ -1,4 +1,4 @@
-"""The product on a CPU: weights laid out as rows of bytes where the caller keeps them so, else decoded."""
+"""The product on a CPU: weights laid out for x of a dtype where the caller keeps them so, else decoded."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from lowbit import byte_rows
+from lowbit import byte_rows, int_rows
 from lowbit.affine_linear.layout import implied_zero_point, unpack
 from lowbit.affine_linear.reference import dequantize
 
 CHUNK_WEIGHTS = 2**20  # decoded at a time
+INT_ROWS = len(int_rows.IntRows._fields)  # tells the layouts apart
 
 
 def prepack(
-    codes: Tensor, scale: Tensor, zero_point: Tensor | None, g_idx: Tensor | None, bits: int, in_features: int
+    codes: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    g_idx: Tensor | None,
+    bits: int,
+    in_features: int,
+    dtype: torch.dtype,
 ) -> list[Tensor]:
-    """Lay weights out as rows of bytes, in about 8.5 bits a weight, whatever the width of a code.
+    """Lay weights out: for x in bfloat16 as torch's kernels take them, otherwise as rows of bytes.
+
+    Either takes 8.1 to 8.8 bits a weight, whatever the width of a code, and with bfloat16 up to 4 bits 4.1
+    to 5 more.
 
     Args:
         codes: as in `op.affine_linear`, like the rest.
@@ -27,9 +37,11 @@ def prepack(
         g_idx: [in], or None.
         bits: width of a code.
         in_features: input columns.
+        dtype: of x.
 
     Returns:
-        The tensors of `ByteRows`, or W alone, float32, if it is small; none where groups differ in size.
+        The tensors of `IntRows` or `ByteRows`, or W alone, float32, if it is small; none where groups differ
+        in size.
     """
     out_features, groups = scale.shape
     if out_features * in_features <= byte_rows.SMALL:
@@ -42,6 +54,11 @@ def prepack(
     values = values if columns is None else values[:, columns]
     middle, step = implied_zero_point(bits), scale.float()
     shift = None if zero_point is None else step * (middle - zero_points(zero_point, bits, out_features))
+    if dtype == torch.bfloat16 and int_rows.fits(out_features, in_features // groups, bits):
+        # at 1 bit the middle lies between the codes: -1 and 1 in half steps
+        centred = 2 * values.short() - 1 if bits == 1 else values.short() - int(middle)
+        step = step / 2 if bits == 1 else step
+        return list(int_rows.int_rows(centred.to(torch.int8), step, shift, columns, bits))
     return list(byte_rows.byte_rows([(values, 1.0, -middle)], step, shift, columns))
 
 
@@ -55,7 +72,9 @@ def forward(
     prepacked: Sequence[Tensor],
 ) -> Tensor:
     """Compute y [M, out] of x [M, in], in float32 inside; the other arguments are as in `prepack`."""
-    if prepacked:
+    if len(prepacked) == INT_ROWS and x.dtype == torch.bfloat16:
+        return int_rows.forward(x, prepacked, byte_rows.hardware())
+    if prepacked and len(prepacked) != INT_ROWS:
         return byte_rows.forward(x, prepacked, len(scale))
     y = torch.empty(len(x), len(scale), dtype=x.dtype)
     factor = x.float()
@@ -75,6 +94,8 @@ def backward(
     prepacked: Sequence[Tensor],
 ) -> Tensor:
     """Compute dx [M, in] = dy W of dy [M, out], summed in float32."""
+    if len(prepacked) == INT_ROWS:
+        return int_rows.backward(dy, prepacked, in_features)
     if prepacked:
         return byte_rows.backward(dy, prepacked, in_features)
     dx = torch.zeros(len(dy), in_features)

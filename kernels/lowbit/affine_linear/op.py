@@ -50,12 +50,18 @@ def affine_linear(
 
 
 def prepack(
-    codes: Tensor, scale: Tensor, zero_point: Tensor | None, g_idx: Tensor | None, bits: int, in_features: int
+    codes: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    g_idx: Tensor | None,
+    bits: int,
+    in_features: int,
+    dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
     """Lay weights out for the device they are on; for the caller to keep beside the weights.
 
-    On a CPU: as bytes, 8.5 bits a weight. On a GPU: as they are, but with the columns of a group
-    next to each other.
+    On a CPU: for x of a dtype, in 8 to 14 bits a weight; other x are multiplied too, but slower. On a GPU: as
+    they are, but with the columns of a group next to each other.
 
     Args:
         codes: as in `affine_linear`, like the rest.
@@ -64,6 +70,7 @@ def prepack(
         g_idx: [in], or None.
         bits: width of a code.
         in_features: input columns.
+        dtype: of x.
 
     Returns:
         Tensors for `prepacked`; none where weights are best used as they are.
@@ -73,7 +80,7 @@ def prepack(
     """
     _check(in_features, codes, scale, zero_point, g_idx, bits)
     if codes.device.type == "cpu":
-        return cpu.prepack(codes, scale, zero_point, g_idx, bits, in_features)
+        return cpu.prepack(codes, scale, zero_point, g_idx, bits, in_features, dtype)
     return [] if g_idx is None else _regrouped(codes, scale, g_idx, bits)
 
 

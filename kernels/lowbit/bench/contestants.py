@@ -57,7 +57,7 @@ def random_weight(shape: tuple[int, int], bits: int, group_size: int, device: to
 def ours(weight: Quantized) -> Product:
     """The product of this package, from packed words and what `prepack` makes of them."""
     stored = (weight.words.clone(), weight.scale.clone(), None, None, weight.bits)
-    prepacked = op.prepack(*stored, weight.codes.shape[1])
+    prepacked = op.prepack(*stored, weight.codes.shape[1], torch.bfloat16)
     return lambda x: op.affine_linear(x, *stored, prepacked)
 
 

@@ -69,7 +69,7 @@ def test_product_and_gradient_are_those_of_the_decoded_weight(
 def test_half_precision_rounds_the_result_alone(dtype: torch.dtype, tolerance: float, m: int) -> None:
     packed, dense = weights(4)
     x = torch.randn(2, m, IN).to(dtype)
-    y = affine_linear(x, *packed, prepack(*packed, IN))
+    y = affine_linear(x, *packed, prepack(*packed, IN, dtype))
     assert y.dtype == dtype and y.shape == (2, m, OUT)
     assert relative_error(y, x.double() @ dense.T) < tolerance
 
