@@ -115,7 +115,9 @@ def best(bits: int, rows: int, device: Device) -> Regime:
     wide = 128 if bits < 5 else 64  # rows of W whose codes fit into registers beside a tile of 64 rows of x
     candidates = [
         Regime("gemv", block_n=16, periods=4 // PLANES[bits][0][0]),
-        *(Regime("gemm", block_n=64, block_m=block_m) for block_m in (16, 32)),
+        # with 3 loads of 4-bit codes in flight the compiler spills registers on sm_100
+        Regime("gemm", block_n=64, block_m=16, stages=4 if bits == 4 else 3),
+        Regime("gemm", block_n=64, block_m=32),
         Regime("gemm", block_n=wide, block_m=64, warps=8),
         Regime("dequantize"),
     ]
