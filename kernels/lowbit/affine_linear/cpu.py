@@ -54,7 +54,7 @@ def prepack(
     values = values if columns is None else values[:, columns]
     middle, step = implied_zero_point(bits), scale.float()
     shift = None if zero_point is None else step * (middle - zero_points(zero_point, bits, out_features))
-    if dtype == torch.bfloat16 and int_rows.fits(out_features, in_features // groups, bits):
+    if dtype == torch.bfloat16 and int_rows.fits(out_features, in_features, in_features // groups, bits):
         # at 1 bit the middle lies between the codes: -1 and 1 in half steps
         centred = 2 * values.short() - 1 if bits == 1 else values.short() - int(middle)
         step = step / 2 if bits == 1 else step

@@ -29,12 +29,13 @@ def weights(bits: int, groups: int, *, shifted: bool, scattered: bool) -> tuple[
 @pytest.mark.parametrize("m", [1, 3, 17, 65])
 @pytest.mark.parametrize("bits", [1, 3, 4, 5, 8])
 @pytest.mark.parametrize(
-    ("groups", "shifted", "scattered"), [(1, False, False), (2, True, False), (4, True, True)]
+    ("groups", "shifted", "scattered"), [(1, False, False), (1, True, False), (4, True, True)]
 )
 @pytest.mark.parametrize("hardware", [False, True])
 def test_the_product_is_that_of_the_decoded_weights(
     m: int, bits: int, groups: int, shifted: bool, scattered: bool, hardware: bool
 ) -> None:
+    groups = groups if bits <= 4 else 1
     laid_out, W = weights(bits, groups, shifted=shifted, scattered=scattered)
     x = torch.randn(m, K, generator=torch.Generator().manual_seed(m)).bfloat16()
     expected = x.double() @ W.T
@@ -47,5 +48,6 @@ def test_the_product_is_that_of_the_decoded_weights(
 
 
 def test_what_torchs_kernels_do_not_take_is_refused() -> None:
-    assert int_rows.fits(128, 32, 4) and int_rows.fits(128, 64, 8)
-    assert not int_rows.fits(100, 32, 4) and not int_rows.fits(128, 16, 4) and not int_rows.fits(128, 32, 8)
+    assert int_rows.fits(128, 256, 32, 4) and int_rows.fits(128, 256, 256, 8)
+    refused = [(100, 256, 32, 4), (128, 256, 16, 4), (128, 256, 128, 8)]
+    assert not any(int_rows.fits(*shape) for shape in refused)
