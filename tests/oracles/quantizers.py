@@ -37,7 +37,7 @@ from workbench import models, quantization
 from workbench.recipe.quantize import Quantize
 
 MODEL = "babyllama-0.9M"
-WINDOW, GROUP, ROUNDS = 256, 32, 3
+WINDOW, GROUP, ROUNDS = 256, 32, 1
 PACKAGES = (
     "torch", "transformers", "gptqmodel", "llmcompressor", "compressed-tensors", "hqq", "bitsandbytes"
 )  # fmt: skip
