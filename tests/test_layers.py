@@ -55,6 +55,7 @@ TESTED_IN = {
         "tests/kernels/lowbit/affine_linear/test_kernel.py",
     ),
     "kernels/lowbit/affine_linear/cpu.py": "tests/kernels/lowbit/affine_linear/test_op.py",
+    "kernels/lowbit/codebook_linear/kernel.py": "tests/kernels/lowbit/affine_linear/test_kernel.py",
     "kernels/lowbit/codebook_linear/cpu.py": "tests/kernels/lowbit/codebook_linear/test_op.py",
     **dict.fromkeys(
         (

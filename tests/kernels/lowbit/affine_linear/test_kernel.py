@@ -1,4 +1,4 @@
-"""The kernels give the products of the reference: under the interpreter, and on a GPU where there is one."""
+"""The kernels give the products of both references: under the interpreter, and on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-PROMISES = Path(__file__).with_name("products.py")
+OPERATIONS = ("affine_linear", "codebook_linear")
 
 
-def run(interpreted: bool) -> None:
-    """Run the promises in a process of their own, which imports triton with or without its interpreter."""
+def run(operation: str, *, interpreted: bool) -> None:
+    """Run the promises of an operation in a process of their own, with or without triton's interpreter."""
     environment = {
         **os.environ,
         "TRITON_INTERPRET": "1" if interpreted else "0",
@@ -29,15 +29,18 @@ def run(interpreted: bool) -> None:
         "-o",
         "addopts=--import-mode=importlib",
     ]
-    outcome = subprocess.run([*command, PROMISES], env=environment, capture_output=True, text=True)
+    promises = Path(__file__).parents[1] / operation / "products.py"
+    outcome = subprocess.run([*command, promises], env=environment, capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
 
 
 @pytest.mark.timeout(900)  # a minute on an idle core
-def test_interpreted() -> None:
-    run(interpreted=True)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_interpreted(operation: str) -> None:
+    run(operation, interpreted=True)
 
 
 @pytest.mark.gpu
-def test_on_a_gpu() -> None:
-    run(interpreted=False)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_on_a_gpu(operation: str) -> None:
+    run(operation, interpreted=False)
