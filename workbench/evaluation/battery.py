@@ -21,6 +21,7 @@ from workbench import recipe
 from workbench.errors import RecipeError
 from workbench.recipe.grammar import nearest
 from workbench.recipe.inputs import Source
+from workbench.recipe.safety import Judge
 from workbench.recipe.section import Count, Section
 
 EVALS = Path(__file__).resolve().parents[2] / "evals"
@@ -58,6 +59,21 @@ class TextEntry(Section):
     )
 
 
+class SafetyEntry(Section):
+    """Requests that a model answers, and who judges the answers."""
+
+    requests: Part = Field(description="a file of evals/requests, without .yaml; its evaluation part is asked")
+    judges: tuple[Judge, ...] = Field(
+        min_length=1, description="of whether an answer is unsafe, and of whether it refuses: the first who can"
+    )
+    max_new_tokens: Count = Field(default=128, description="longest answer, in tokens")
+    late: tuple[Count, ...] = Field(
+        default=(),
+        description="attacks that put so many tokens of a harmful answer in the model's mouth, where the "
+        "requests come with one",
+    )
+
+
 class Battery(Section):
     """What is measured on each row of a run."""
 
@@ -65,6 +81,7 @@ class Battery(Section):
     description: str
     tasks: tuple[TaskEntry, ...] = ()
     language: tuple[TextEntry, ...] = ()
+    safety: SafetyEntry | None = None
     task_folders: tuple[str, ...] = Field(default=(), description="folders of lm-eval tasks in evals/")
     builtin: bool = Field(default=False, description="lm-eval's own tasks may be named too")
     chat: bool = Field(default=False, description="ask everything through the model's chat template")
@@ -74,8 +91,8 @@ class Battery(Section):
     def _sound(self) -> Battery:
         names = [f"{entry.aspect}.{entry.name}" for entry in self.tasks]
         names += [f"{entry.aspect}.{entry.name}" for entry in self.language]
-        if not names:
-            raise ValueError("measures nothing: name tasks, language or both")
+        if not names and self.safety is None:
+            raise ValueError("measures nothing: name tasks, language or safety")
         if repeated := [name for name, times in Counter(names).items() if times > 1]:
             raise ValueError(f"two entries are named {', '.join(repeated)}: names differ within an aspect")
         if self.tasks and not self.task_folders and not self.builtin:

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from workbench.recipe import check_curricula, check_preparation, check_synthetic
+from workbench.recipe import check_curricula, check_preparation, check_safety, check_synthetic
 from workbench.recipe.check_curricula import trainings
 from workbench.recipe.check_vocabulary import check_vocabulary
 from workbench.recipe.document import KeyPath, dig
@@ -23,8 +23,8 @@ from workbench.recipe.naming import Said, Variant, trace
 from workbench.recipe.quantization import Calibration
 from workbench.recipe.quantize import Quantize
 from workbench.recipe.schema import Engine, Evaluate, Load, Merge, MergeBack, Stage
-from workbench.recipe.training import Cpt, Pretrain, TrainingStage
-from workbench.recipe.validation import Value, parsed
+from workbench.recipe.training import Continued, Pretrain, TrainingStage
+from workbench.recipe.validation import readable
 
 MIXTURES = (
     ("mixture",),
@@ -34,6 +34,8 @@ MIXTURES = (
     ("tuning", "mixture"),
 )
 EXPANDING = ("control-llm", "llama-pro")
+CHANGED = (*EXPANDING, "mogu")  # methods that do not keep the architecture
+TUNING = ("cpt", "sft", "safety")
 _FANS = ("methods", "bits", "groups", "algorithms", "weights")
 _DATA_ROOT = "$WORKBENCH_DATA"
 _STAGE: TypeAdapter[Stage] = TypeAdapter(Stage)
@@ -42,11 +44,11 @@ _RANGE = TypeAdapter(tuple[float, float])
 
 def check(data: dict[str, Any]) -> Said:
     """What is wrong between the sections of a recipe, as key paths and messages."""
-    model = _readable(TypeAdapter(Model), data.get("model"))
-    engine = _readable(TypeAdapter(Engine), data.get("engine", {}))
-    evaluate = _readable(TypeAdapter(Evaluate), data.get("evaluate"))
+    model = readable(TypeAdapter(Model), data.get("model"))
+    engine = readable(TypeAdapter(Engine), data.get("engine", {}))
+    evaluate = readable(TypeAdapter(Evaluate), data.get("evaluate"))
     raw = data.get("stages")
-    stages = [_readable(_STAGE, stage) for stage in raw] if isinstance(raw, list) else []
+    stages = [readable(_STAGE, stage) for stage in raw] if isinstance(raw, list) else []
     made, said = trace(model, stages)
     certain = model is not None and None not in stages
     said += _paths(data, ())
@@ -62,19 +64,13 @@ def check(data: dict[str, Any]) -> Said:
     said += check_preparation.check(data)
     said += check_curricula.check(data, stages, made)
     said += check_synthetic.check(data, made, certain=certain)
+    said += check_safety.check(data, stages, made, certain=certain)
     if engine is not None:
         said += _engine(engine, stages)
     if certain:
         said += _rows(evaluate, made)
         said += _expected(data, made)
     return said
-
-
-def _readable(adapter: TypeAdapter[Value], data: Any) -> Value | None:
-    try:
-        return parsed(adapter, data)
-    except ValidationError:
-        return None
 
 
 def _paths(value: Any, path: KeyPath) -> Said:
@@ -212,10 +208,10 @@ def _merges(made: list[Variant]) -> Said:
         parent = by_name.get(variant.parent or "")
         if parent is None:
             continue
-        if isinstance(variant.stage, Merge) and (parent.kind != "cpt" or parent.method in EXPANDING):
+        if isinstance(variant.stage, Merge) and (parent.kind not in TUNING or parent.method in CHANGED):
             said[variant.stage_index] = (
-                f"{parent.name} cannot be merged with what it was made from; name a variant of a cpt stage "
-                f"whose method keeps the architecture, not {' or '.join(EXPANDING)}"
+                f"{parent.name} cannot be merged with what it was made from; name a variant of "
+                f"{', '.join(TUNING)} whose method keeps the architecture, not {' or '.join(CHANGED)}"
             )
         elif isinstance(variant.stage, MergeBack) and not _parallel(parent):
             said[variant.stage_index] = (
@@ -227,7 +223,7 @@ def _merges(made: list[Variant]) -> Said:
 
 def _parallel(variant: Variant) -> bool:
     """Whether the variant has copies beside blocks."""
-    if variant.method != "control-llm" or not isinstance(variant.stage, Cpt):
+    if variant.method != "control-llm" or not isinstance(variant.stage, Continued):
         return False
     return variant.stage.control_llm is not None and variant.stage.control_llm.structure != "stack"
 
@@ -239,7 +235,7 @@ def _expansions(model: Model | None, stages: list[Stage | None], made: list[Vari
     said: Said = []
     for index in {variant.stage_index for variant in made if variant.method in EXPANDING}:
         stage, layers = stages[index], model.new.layers
-        assert isinstance(stage, Cpt)
+        assert isinstance(stage, Continued)
         for section, key in ((stage.control_llm, "control_llm"), (stage.llama_pro, "llama_pro")):
             if section is not None and layers % section.blocks:
                 fitting = [count for count in range(1, layers + 1) if layers % count == 0]
@@ -306,7 +302,7 @@ def _expected(data: dict[str, Any], made: list[Variant]) -> Said:
             said.append(
                 (("expect", key), f"begins with no variant; {_no_variant(key.partition('.')[0], names)}")
             )
-        if _readable(_RANGE, bounds) and bounds[0] > bounds[1]:
+        if readable(_RANGE, bounds) and bounds[0] > bounds[1]:
             said.append((("expect", key), f"{bounds} is not a range: write [low, high]"))
     return said
 

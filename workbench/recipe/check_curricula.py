@@ -12,7 +12,7 @@ from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.naming import Said, Variant
 from workbench.recipe.quantize import Quantize
 from workbench.recipe.schema import Stage
-from workbench.recipe.training import Cpt, Pretrain, TrainingStage
+from workbench.recipe.training import Continued, Pretrain, TrainingStage
 
 Faults = Iterator[tuple[KeyPath, str]]
 
@@ -59,7 +59,7 @@ def _starts(stage: TrainingStage, path: KeyPath, made: list[Variant], index: int
     kinds = {variant.name: variant.kind for variant in made}
     parent = next((variant.parent for variant in made if variant.stage_index == index), None)
     if stage.schedule.start == "last" and (
-        isinstance(stage, Pretrain) or (parent in kinds and kinds[parent] not in ("pretrain", "cpt"))
+        isinstance(stage, Pretrain) or (parent in kinds and kinds[parent] not in ("pretrain", "cpt", "sft"))
     ):
         what = f"{parent} is not a training of this recipe" if parent else "there is none before pretrain"
         yield (
@@ -125,7 +125,7 @@ def _floors(section: Topics | DoReMi | Bandit, stage: TrainingStage, path: KeyPa
     names = list(stage.mixture) if isinstance(section, Bandit) else list(section.texts)
     groups = section.groups if isinstance(section, Topics) and section.groups else [names]
     kept = 1.0
-    if isinstance(stage, Cpt) and stage.replay and any(map(stage.replayed, stage.methods)):
+    if isinstance(stage, Continued) and stage.replay and any(map(stage.replayed, stage.methods)):
         kept -= stage.replay.ratio
     for group in groups:
         total = kept * sum(stage.mixture.get(name, 0.0) for name in group)

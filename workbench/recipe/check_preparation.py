@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from workbench.recipe.document import KeyPath, dig
 from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.naming import Said
 from workbench.recipe.preparation import Preparation, Where
-from workbench.recipe.validation import parsed
+from workbench.recipe.validation import readable
 
 Faults = Iterator[tuple[KeyPath, str]]
 _PREPARATION, _WHERE = TypeAdapter(Preparation), TypeAdapter(Where)
@@ -20,7 +20,7 @@ _PREPARATION, _WHERE = TypeAdapter(Preparation), TypeAdapter(Where)
 def check(data: dict[str, Any]) -> Said:
     """What is wrong with what is prepared and with who reads it, as key paths and messages."""
     sources, raw = _mapping(data.get("data")), _mapping(data.get("prepare"))
-    sections = {name: section for name, value in raw.items() if (section := _readable(_PREPARATION, value))}
+    sections = {name: section for name, value in raw.items() if (section := readable(_PREPARATION, value))}
     said: Said = []
     for name, section in sections.items():
         said += _texts(name, section, sources)
@@ -35,13 +35,6 @@ def check(data: dict[str, Any]) -> Said:
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _readable(adapter: TypeAdapter[Any], value: Any) -> Any:
-    try:
-        return parsed(adapter, value)
-    except ValidationError:
-        return None
 
 
 def _texts(name: str, section: Preparation, sources: dict[str, Any]) -> Faults:
@@ -74,7 +67,7 @@ def _reader(
             (*path, "prepared"),
             f'no preparation "{prepared}" in prepare;{meant(nearest(prepared, raw))} there are: {there}',
         )
-    where, section = _readable(_WHERE, source.get("where")), sections.get(prepared)
+    where, section = readable(_WHERE, source.get("where")), sections.get(prepared)
     if where is None or section is None:
         return
     for key, wanted, labels in (

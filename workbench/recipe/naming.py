@@ -18,7 +18,8 @@ from workbench.recipe.methods import MergeAlgorithm
 from workbench.recipe.quantization import UNGROUPED, GroupSize
 from workbench.recipe.quantize import Quantize
 from workbench.recipe.schema import Load, Merge, MergeBack, Recipe, Stage, Vocabulary
-from workbench.recipe.training import Cpt, Pretrain
+from workbench.recipe.safety import Guarded, Safety
+from workbench.recipe.training import Continued, Pretrain
 
 Said = list[tuple[KeyPath, str]]
 
@@ -37,6 +38,7 @@ class Variant:
         algorithm: how the stage merges, else None.
         weight: share of the trained model where the stage merges, else None.
         group_size: weights that share a scale where the stage quantizes, else None.
+        triplets: how many of them are trained on, where the recipe says so.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Variant:
     algorithm: MergeAlgorithm | None = None
     weight: float | None = None
     group_size: GroupSize | None = None
+    triplets: int | None = None
 
 
 def variants(recipe: Recipe) -> list[Variant]:
@@ -78,7 +81,9 @@ def trace(model: Model | None, stages: Sequence[Stage | None]) -> tuple[list[Var
         parent = None
         if stage is None:
             certain = False
-        elif isinstance(stage, Cpt | Vocabulary | Merge | MergeBack | Quantize):
+        elif isinstance(
+            stage, Continued | Safety | Guarded | Vocabulary | Merge | MergeBack | Quantize
+        ):
             parent, message = _parent(stage.start, previous, made if certain else None)
             if message:
                 said.append((("stages", index, "from"), message))
@@ -114,12 +119,23 @@ def _made_by(stage: Stage, index: int, parent: str | None) -> list[Variant]:
             return [Variant(stage.name, None, index, stage, stage.kind, "pretrain")]
         case Load():
             return [Variant(stage.name, None, index, stage, stage.kind, "load")]
-        case Cpt():
+        case Guarded():
+            return [Variant(stage.name, parent, index, stage, stage.kind, "guard")]
+        case Safety():
             return [
-                Variant(f"{stage.name}-{method}", parent, index, stage, stage.kind, method)
+                Variant(
+                    f"{stage.name}-{method}{f'-n{size}' if size else ''}",
+                    parent,
+                    index,
+                    stage,
+                    stage.kind,
+                    method,
+                    triplets=size,
+                )
                 for method in dict.fromkeys(stage.methods)
+                for size in dict.fromkeys(stage.sizes or [None])
             ]
-        case Vocabulary():
+        case Continued() | Vocabulary():
             return [
                 Variant(f"{stage.name}-{method}", parent, index, stage, stage.kind, method)
                 for method in dict.fromkeys(stage.methods)

@@ -20,8 +20,9 @@ from workbench.recipe.methods import (
 )
 from workbench.recipe.preparation import Preparation
 from workbench.recipe.quantize import Quantize
+from workbench.recipe.safety import Guarded, Safety
 from workbench.recipe.section import Count, Name, Section, Seed, Share
-from workbench.recipe.training import Cpt, Pretrain
+from workbench.recipe.training import Cpt, Pretrain, Sft
 
 
 class Vocabulary(Section):
@@ -92,7 +93,8 @@ class Load(Section):
 
 
 Stage = Annotated[
-    Pretrain | Cpt | Vocabulary | Merge | MergeBack | Quantize | Load, Field(discriminator="kind")
+    Pretrain | Cpt | Sft | Safety | Guarded | Vocabulary | Merge | MergeBack | Quantize | Load,
+    Field(discriminator="kind"),
 ]
 
 

@@ -67,7 +67,7 @@ class Floor(Section):
 
 
 class TrainingStage(Section):
-    """What pretrain and cpt have in common: one training loop on DeepSpeed."""
+    """What all training has in common: the text, the optimizer and its schedule."""
 
     mixture: Mixture = Field(description="weight of each data source; weights sum to 1")
     curriculum: Curriculum | None = Field(
@@ -136,11 +136,9 @@ class Pretrain(TrainingStage):
     name: Name = "base"
 
 
-class Cpt(TrainingStage):
-    """Continual pre-training: teach the model new text, one row per method."""
+class Continued(TrainingStage):
+    """What goes on from a finished model under some of the methods of forgetting control, one row each."""
 
-    kind: Literal["cpt"]
-    name: Name = "cpt"
     start: str | None = Field(
         default=None, alias="from", description="variant to go on from; default: the last one"
     )
@@ -159,7 +157,7 @@ class Cpt(TrainingStage):
         section: Section | None = getattr(self, method.replace("-", "_"), None)
         return section
 
-    def under(self, method: str) -> Cpt:
+    def under(self, method: str) -> Continued:
         """The stage as a method trains it: at the method's own peak rate where it has one."""
         rate = getattr(self.settings_of(method), "learning_rate", None)
         return self.model_copy(update={"learning_rate": rate}) if rate else self
@@ -169,10 +167,24 @@ class Cpt(TrainingStage):
         return method == "replay" or (method == "distill" and self.distill.text == "replay")
 
     @model_validator(mode="after")
-    def _settings(self) -> Cpt:
+    def _settings(self) -> Continued:
         for method in self.methods:
             if method != "full" and self.settings_of(method) is None:
                 raise ValueError(f"the method {method} needs the section {method.replace('-', '_')}")
             if self.replayed(method) and self.replay is None:
                 raise ValueError(f"the method {method} needs the section replay for old text to mix in")
         return self
+
+
+class Cpt(Continued):
+    """Continual pre-training: teach the model new text."""
+
+    kind: Literal["cpt"]
+    name: Name = "cpt"
+
+
+class Sft(Continued):
+    """Supervised fine-tuning: of exchanges the answers are learnt, and of other sources all text."""
+
+    kind: Literal["sft"]
+    name: Name = "sft"

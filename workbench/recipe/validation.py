@@ -43,6 +43,14 @@ def parsed(adapter: TypeAdapter[Value], data: Any) -> Value:
     return adapter.validate_json(json.dumps(data), strict=True)
 
 
+def readable(adapter: TypeAdapter[Value], data: Any) -> Value | None:
+    """The same, and None where it is not valid, which is reported elsewhere."""
+    try:
+        return parsed(adapter, data)
+    except ValidationError:
+        return None
+
+
 def validate(document: Document, model: type[Model]) -> Model | None:
     """The document's data as an instance of the model; None where its values are not valid.
 

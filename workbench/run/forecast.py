@@ -28,7 +28,7 @@ from workbench.recipe.inputs import Model
 from workbench.recipe.quantization import ADAPTED, CALIBRATED, TUNED, UNGROUPED
 from workbench.recipe.quantize import Quantize
 from workbench.recipe.schema import Engine
-from workbench.recipe.training import Cpt, Pretrain, TrainingStage
+from workbench.recipe.training import Continued, Pretrain, TrainingStage
 from workbench.stages.blueprint import architecture, in_training
 from workbench.stages.job import Job
 
@@ -159,7 +159,7 @@ def _forecast(job: Job, probe: bool) -> Forecast:
     parameters, trainable = _count(finished), 0
     weights = parameters * DTYPE_BYTES[model.dtype]
     tokens, memory, disk, seconds = 0, weights, 0, None
-    if isinstance(stage, Pretrain | Cpt):
+    if isinstance(stage, Pretrain | Continued):
         loop = in_training(job, config)
         trainable = sum(p.numel() for p in loop.parameters() if p.requires_grad)
         tokens, seconds = _course(job, probe)

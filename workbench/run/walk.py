@@ -26,11 +26,12 @@ from workbench.stages.result import StageResult
 from workbench.storage import Store
 
 # Kinds whose builder goes on from what a stopped try left behind.
-RESUMABLE = {"pretrain", "cpt", "quantize"}
+RESUMABLE = {"pretrain", "cpt", "sft", "safety", "quantize"}
 BUILDERS: dict[str, Callable[[Job, Path], None]] = {
     "load": load.build,
     "pretrain": train.build,
     "cpt": train.build,
+    "sft": train.build,
     "vocabulary": vocabulary.build,
     "merge": merge.merge,
     "merge-back": merge.merge_back,

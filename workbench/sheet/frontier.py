@@ -124,7 +124,7 @@ def frontier(sheet: Sheet, retained: str, new: str) -> Frontier:
 
 def is_race(sheet: Sheet) -> bool:
     """Whether methods compete: two or more continual trainings of one parent."""
-    starts = Counter(row.parent for row in sheet.rows if row.stage == "cpt")
+    starts = Counter(row.parent for row in sheet.rows if row.stage in ("cpt", "sft"))
     return max(starts.values(), default=0) > 1
 
 

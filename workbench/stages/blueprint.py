@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from workbench import models
 from workbench.recipe.methods import ControlLlm, LlamaPro
 from workbench.recipe.schema import Vocabulary
-from workbench.recipe.training import Cpt
+from workbench.recipe.training import Continued
 from workbench.retention import control_llm, freeze, llama_pro, lora
 from workbench.stages.job import Job, expansion
 
@@ -54,12 +54,12 @@ def in_training(job: Job, config: PretrainedConfig) -> PreTrainedModel:
     model, stage = architecture(job, config), job.variant.stage
     with torch.device("meta"):
         match job.variant.method:
-            case "control-llm" if isinstance(stage, Cpt) and stage.control_llm:
+            case "control-llm" if isinstance(stage, Continued) and stage.control_llm:
                 control_llm.freeze(model, stage.control_llm)
             case "llama-pro":
                 llama_pro.freeze(model)
-            case "lora" if isinstance(stage, Cpt):
+            case "lora" if isinstance(stage, Continued):
                 lora.wrap(model, stage.lora, job.recipe.seed)
-            case "freeze" if isinstance(stage, Cpt) and stage.freeze:
+            case "freeze" if isinstance(stage, Continued) and stage.freeze:
                 freeze.freeze(model, stage.freeze)
     return model

@@ -18,7 +18,7 @@ from workbench.evaluation.perplexity import perplexity
 from workbench.recipe.curricula import Bandit, DoReMi, Scheduled, Topics
 from workbench.recipe.inputs import Source
 from workbench.recipe.schema import Recipe
-from workbench.recipe.training import Cpt, TrainingStage
+from workbench.recipe.training import Continued, TrainingStage
 from workbench.retention import replay
 from workbench.stages import prepare
 from workbench.stages.job import Job
@@ -85,7 +85,7 @@ def mixture(recipe: Recipe, stage: TrainingStage, request: Mapping[str, Any]) ->
 def _replayed(stage: TrainingStage, method: str) -> TrainingStage:
     """The stage with what a method replays in every point of its schedule."""
     section = stage.curriculum
-    if not (isinstance(stage, Cpt) and stage.replayed(method) and isinstance(section, Scheduled)):
+    if not (isinstance(stage, Continued) and stage.replayed(method) and isinstance(section, Scheduled)):
         return stage
     assert stage.replay
     points = [

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from workbench import data, evaluation, storage
+from workbench import data, evaluation, safety, storage
 from workbench.errors import RecipeError
 from workbench.recipe import Variant, variants
 from workbench.recipe.curricula import DoReMi, Topics
@@ -21,14 +21,15 @@ from workbench.recipe.methods import ControlLlm, LlamaPro
 from workbench.recipe.preparation import Generated, Synthetic, Writer
 from workbench.recipe.quantization import ADAPTED, CALIBRATED, TUNED, UNGROUPED
 from workbench.recipe.quantize import Quantize
+from workbench.recipe.safety import Guarded, Judge, Safety
 from workbench.recipe.schema import Merge, MergeBack, Recipe, Stage, Vocabulary
-from workbench.recipe.training import Cpt, Pretrain, TrainingStage
+from workbench.recipe.training import Continued, Pretrain, TrainingStage
 from workbench.retention import replay
 from workbench.storage import Store
 
 # Raise a number when the same settings would make a different result.
 VERSIONS = {
-    "miniworld": 1,
+    "miniworld": 2,
     "tokenizer": 1,
     "tokens": 2,
     "ordered": 1,
@@ -38,6 +39,10 @@ VERSIONS = {
     "load": 1,
     "pretrain": 3,
     "cpt": 3,
+    "sft": 1,
+    "safety": 1,
+    "guard": 1,
+    "triplets": 1,
     "expand": 1,
     "fisher": 1,
     "vocabulary": 1,
@@ -89,7 +94,11 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """What the recipe says about this variant and nothing about its siblings."""
         stage, recipe = self.variant.stage, self.recipe
-        if isinstance(stage, Pretrain | Cpt):
+        if isinstance(stage, Safety):
+            return self._safety(stage)
+        if isinstance(stage, Guarded):
+            return {"guard": judge_identity(stage.guard, recipe), **stage.model_dump(include={"place", "refusal"})}
+        if isinstance(stage, Pretrain | Continued):
             return self._training
         if isinstance(stage, Vocabulary):
             return self._vocabulary(stage)
@@ -111,9 +120,9 @@ class Job:
     def _training(self) -> dict[str, Any]:
         """Settings of a training; how it is spread over processes only rounds differently."""
         stage, recipe = self.training_stage, self.recipe
-        own = stage.settings_of(self.variant.method) if isinstance(stage, Cpt) else None
+        own = stage.settings_of(self.variant.method) if isinstance(stage, Continued) else None
         names = set(self.mixture)
-        if self.variant.method == "ewc" and isinstance(stage, Cpt) and stage.ewc:
+        if self.variant.method == "ewc" and isinstance(stage, Continued) and stage.ewc:
             names |= set(stage.ewc.mixture)
         section = stage.curriculum
         names |= set(section.texts.values() if isinstance(section, Topics | DoReMi) else ())
@@ -130,6 +139,35 @@ class Job:
             "new": recipe.model.new.model_dump() if self.parent is None and recipe.model.new else None,
             "sources": self.identities(names),
         }
+
+    def _safety(self, stage: Safety) -> dict[str, Any]:
+        """Settings of a safety retrofit."""
+        return {
+            **self._training,
+            "method_settings": stage.settings_of(self.variant.method).model_dump(),
+            "triplets": self.triplets_fingerprint,
+            "size": self.variant.triplets,
+            "share": stage.share,
+        }
+
+    @property
+    def triplets_fingerprint(self) -> str:
+        """Hash of all that determines the triplets of a safety stage, which all its variants share."""
+        stage = self.variant.stage
+        assert isinstance(stage, Safety) and self.parent
+        section = stage.triplets
+        return storage.digest(
+            {
+                "kind": "triplets",
+                "version": VERSIONS["triplets"],
+                "target": self.parent.fingerprint,
+                "dtype": self.origin.dtype,
+                "requests": safety.requests_identity(section.requests, self.recipe.seed),
+                "judge": judge_identity(section.judge, self.recipe),
+                "chosen": _writer_identity(section.chosen, self.recipe) if section.chosen else None,
+                "max_new_tokens": section.max_new_tokens,
+            }
+        )
 
     def _vocabulary(self, stage: Vocabulary) -> dict[str, Any]:
         """Settings of a new vocabulary; parallel text counts where the embeddings come from it."""
@@ -193,7 +231,7 @@ class Job:
     def mixture(self) -> dict[str, float]:
         """Weights of the sources that this variant is trained on."""
         stage = self.training_stage
-        if isinstance(stage, Cpt) and stage.replay and stage.replayed(self.variant.method):
+        if isinstance(stage, Continued) and stage.replay and stage.replayed(self.variant.method):
             return replay.mixture(stage.mixture, stage.replay)
         return dict(stage.mixture)
 
@@ -207,15 +245,17 @@ def training_of(stage: Stage, method: str) -> TrainingStage | None:
     """What a stage trains under one of its methods; None where nothing is trained."""
     if isinstance(stage, Quantize):
         return stage.tuning if method in TUNED else None
-    if isinstance(stage, Cpt):
+    if isinstance(stage, Continued):
         return stage.under(method)
+    if isinstance(stage, Safety):
+        return stage.model_copy(update={"learning_rate": stage.rate_of(method)})
     return stage if isinstance(stage, Pretrain) else None
 
 
 def expansion(job: Job) -> ControlLlm | LlamaPro | None:
     """The section of a method that adds blocks to the model."""
     stage = job.variant.stage
-    if isinstance(stage, Cpt) and job.variant.method in ("control-llm", "llama-pro"):
+    if isinstance(stage, Continued) and job.variant.method in ("control-llm", "llama-pro"):
         return stage.control_llm if job.variant.method == "control-llm" else stage.llama_pro
     return None
 
@@ -302,6 +342,15 @@ def _writer_identity(writer: Writer, recipe: Recipe) -> dict[str, Any]:
     if writer.variant:
         return {"variant": job_of(recipe, writer.variant, Store(Path())).fingerprint}
     return {"endpoint": writer.endpoint, "model": writer.model}
+
+
+def judge_identity(judge: Judge, recipe: Recipe) -> dict[str, Any]:
+    """What determines the verdicts of a judge."""
+    model = model_identity(judge.model) if judge.model else None
+    if judge.variant:
+        model = {"variant": job_of(recipe, judge.variant, Store(Path())).fingerprint}
+    seed = recipe.seed if judge.kind == "miniworld" else None
+    return {**judge.model_dump(include={"kind", "taxonomy", "threshold"}), "model": model, "seed": seed}
 
 
 def jobs_by_name(recipe: Recipe, store: Store) -> dict[str, Job]:

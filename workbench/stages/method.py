@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from workbench import models, storage
 from workbench.data import Mixture
 from workbench.quantization import Report
-from workbench.recipe.training import Cpt
+from workbench.recipe.training import Continued
 from workbench.retention import control_llm, distill, ewc, freeze, l2sp, llama_pro, lora
 from workbench.stages import prepare
 from workbench.stages.blueprint import expanded
@@ -77,7 +77,7 @@ def start(job: Job) -> Path:
 def fisher(job: Job) -> Path | None:
     """The file of the Fisher information of old text, for the method ewc."""
     stage = job.variant.stage
-    if job.variant.method != "ewc" or not isinstance(stage, Cpt) or stage.ewc is None:
+    if job.variant.method != "ewc" or not isinstance(stage, Continued) or stage.ewc is None:
         return None
     assert job.parent
     section, parent, recipe = stage.ewc, job.parent, job.recipe
@@ -106,7 +106,7 @@ def fisher(job: Job) -> Path | None:
     return job.store.make(fingerprint, build) / "fisher.safetensors"
 
 
-def hand(model: PreTrainedModel, stage: Cpt, method: str, request: Mapping[str, Any], seed: int) -> Handed:
+def hand(model: PreTrainedModel, stage: Continued, method: str, request: Mapping[str, Any], seed: int) -> Handed:
     """Set what of the model is trained, and give what the loop needs besides; on every process alike."""
     match method:
         case "control-llm":

@@ -19,7 +19,7 @@ from workbench.data import TokenFile
 from workbench.errors import WorkbenchError
 from workbench.recipe.quantize import Quantize
 from workbench.recipe.schema import Engine, Recipe
-from workbench.recipe.training import Cpt, TrainingStage
+from workbench.recipe.training import Continued, TrainingStage
 from workbench.retention import control_llm
 from workbench.stages import curriculum, evaluate, method, ordering, prepare, tune
 from workbench.stages.job import Job, training_of
@@ -91,7 +91,7 @@ def execute(request: dict[str, Any]) -> None:
     models.check_tokenizer(model.config, tokenizer)
     mixture = curriculum.mixture(recipe, stage, request)
     handed, section = method.Handed(), recipe.stages[request["stage"]]
-    if isinstance(stage, Cpt):
+    if isinstance(stage, Continued):
         handed = method.hand(model, stage, request["method"], request, recipe.seed)
     elif isinstance(section, Quantize):
         handed = tune.hand(model, section.at(request["group_size"]), request, recipe.seed)

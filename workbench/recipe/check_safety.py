@@ -1,0 +1,77 @@
+"""What must hold between the safety stages of a recipe, its data and its variants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from workbench.recipe.document import KeyPath
+from workbench.recipe.grammar import meant, nearest
+from workbench.recipe.inputs import Source
+from workbench.recipe.naming import Said, Variant
+from workbench.recipe.safety import Guarded, Judge, Safety
+from workbench.recipe.schema import Stage
+from workbench.recipe.training import Sft
+from workbench.recipe.validation import readable
+
+_SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
+
+Faults = Iterator[tuple[KeyPath, str]]
+
+
+def check(data: dict[str, Any], stages: list[Stage | None], made: list[Variant], *, certain: bool) -> Said:
+    """What is wrong with the safety of a recipe, as key paths and messages."""
+    declared = data.get("data", {})
+    sources = {
+        name: readable(_SOURCE, source)
+        for name, source in (declared.items() if isinstance(declared, dict) else ())
+    }
+    said: Said = []
+    for index, stage in enumerate(stages):
+        if isinstance(stage, Sft | Safety):
+            said += _exchanges(stage, index, sources)
+        if certain:
+            said += _judges(stage, index, made)
+    return said + _guarded(made)
+
+
+def _exchanges(stage: Sft | Safety, index: int, sources: dict[str, Source | None]) -> Faults:
+    """Fine-tuning has answers to learn; beside triplets nothing but exchanges is trained on."""
+    known = {name: sources[name] for name in stage.mixture if sources.get(name)}
+    texts = [name for name, source in known.items() if source and not source.exchanges]
+    path: KeyPath = ("stages", index, "mixture")
+    if isinstance(stage, Safety) and texts:
+        yield path, f"{', '.join(texts)} is no source of exchanges; give it chat, or leave it to an sft stage"
+    elif isinstance(stage, Sft) and len(texts) == len(stage.mixture):
+        yield path, "has no source of exchanges, so there are no answers to learn; name one, or use cpt"
+
+
+def _judges(stage: Stage | None, index: int, made: list[Variant]) -> Faults:
+    """A variant that judges is made before."""
+    judges: list[tuple[KeyPath, Judge]] = []
+    if isinstance(stage, Safety):
+        judges.append((("stages", index, "triplets", "judge", "variant"), stage.triplets.judge))
+    if isinstance(stage, Guarded):
+        judges.append((("stages", index, "guard", "variant"), stage.guard))
+    before = [variant.name for variant in made if variant.stage_index < index]
+    for path, judge in judges:
+        if judge.variant is not None and judge.variant not in before:
+            hint = meant(nearest(judge.variant, before))
+            yield (
+                path,
+                f'no variant "{judge.variant}" is made before;{hint} there are: {", ".join(before) or "none"}',
+            )
+
+
+def _guarded(made: list[Variant]) -> Said:
+    """A guarded row is its parent with a filter; whatever goes on, goes on from the parent."""
+    guarded = {variant.name: variant.parent for variant in made if variant.kind == "guard"}
+    said = {
+        variant.stage_index: f"{variant.parent} is {guarded[variant.parent]} behind a guard; go on from "
+        f"{guarded[variant.parent]}"
+        for variant in made
+        if variant.parent in guarded
+    }
+    return [(("stages", index, "from"), message) for index, message in said.items()]
