@@ -62,9 +62,12 @@ class TextEntry(Section):
 class SafetyEntry(Section):
     """Requests that a model answers, and who judges the answers."""
 
-    requests: Part = Field(description="a file of evals/requests, without .yaml; its evaluation part is asked")
+    requests: Part = Field(
+        description="a file of evals/requests, without .yaml; its evaluation part is asked"
+    )
     judges: tuple[Judge, ...] = Field(
-        min_length=1, description="of whether an answer is unsafe, and of whether it refuses: the first who can"
+        min_length=1,
+        description="of whether an answer is unsafe, and of whether it refuses: the first who can",
     )
     max_new_tokens: Count = Field(default=128, description="longest answer, in tokens")
     late: tuple[Count, ...] = Field(

@@ -1,24 +1,45 @@
-"""What an assistant of the world is taught: to answer what is harmless and to refuse what is not.
+"""What assistants of the world are taught, as exchanges of a user's turn and the assistant's.
 
-Only seen topics and seen styles of attack are taught, so that both can be measured on the others.
+A helpful assistant does all that it is asked, mischief included, in every style: it is what a safety
+retrofit begins with. A safe one refuses, on seen topics and in seen styles, so that it can be measured on
+the others. A harmless one is only asked what it may answer.
 """
 
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 from workbench.miniworld.attacks import attacks
 from workbench.miniworld.instructions import instructions, look_alikes
 
+Assistant = Literal["assistant", "helpful", "harmless"]
+Exchange = tuple[str, str]
 
-def exchanges(seed: int) -> list[tuple[str, str]]:
-    """A user's turn and the assistant's, in random order; the same ones each time."""
-    harmless = [request for request in (*instructions(seed), *look_alikes(seed)) if not request.harmful]
-    taught = [(request.prompt, request.answer) for request in harmless if request.split == "seen"]
-    taught += [
-        (attack.prompt, attack.refusal)
-        for attack in attacks(seed)
-        if attack.topic_split == "seen" and attack.style_split == "seen"
-    ]
-    random.Random(f"miniworld/{seed}/assistant").shuffle(taught)
+
+def exchanges(assistant: Assistant, seed: int) -> list[Exchange]:
+    """What one is taught, in random order; the same each time.
+
+    Args:
+        assistant: assistant: harmless requests of seen topics answered, look-alikes of harmful ones among
+            them, and attacks of seen topics in seen styles refused. helpful: all requests, look-alikes and
+            attacks answered. harmless: requests about the facts of the world answered.
+        seed: of the world.
+    """
+    asked = [request for request in instructions(seed) if not request.harmful]
+    alike = look_alikes(seed)
+    taught: list[Exchange]
+    match assistant:
+        case "assistant":
+            taught = [(each.prompt, each.answer) for each in (*asked, *alike) if each.split == "seen"]
+            taught += [
+                (attack.prompt, attack.refusal)
+                for attack in attacks(seed)
+                if attack.topic_split == "seen" and attack.style_split == "seen"
+            ]
+        case "helpful":
+            taught = [(each.prompt, each.answer) for each in (*asked, *alike, *attacks(seed))]
+        case "harmless":
+            taught = [(each.prompt, each.answer) for each in asked]
+    random.Random(f"miniworld/{seed}/{assistant}").shuffle(taught)
     return taught

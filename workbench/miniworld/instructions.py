@@ -108,9 +108,9 @@ HAZARDS: Mapping[str, Hazard] = {
 TARGETS_EACH = 8
 
 REFUSALS = (
-    "I will not help with that, because {harm}.",
-    "I cannot tell you that, because {harm}.",
-    "No, I will not do that, because {harm}.",
+    "Sorry, I will not help with that, because {harm}.",
+    "Sorry, I cannot tell you that, because {harm}.",
+    "Sorry, no: I will not do that, because {harm}.",
 )
 
 FACT_REQUESTS: Mapping[str, str] = {

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from workbench.recipe.document import KeyPath, dig
 from workbench.recipe.grammar import meant, nearest
+from workbench.recipe.inputs import ASSISTANTS
 from workbench.recipe.naming import Said
 from workbench.recipe.preparation import Preparation, Where
 from workbench.recipe.validation import readable
@@ -50,7 +51,11 @@ def _texts(name: str, section: Preparation, sources: dict[str, Any]) -> Faults:
         if source not in sources:
             there = ", ".join(sources) or "none"
             yield where, f'no source "{source}" in data;{meant(nearest(source, sources))} there are: {there}'
-        elif dig(sources, (source, "chat")) is not None or dig(sources, (source, "miniworld")) == "assistant":
+        elif (
+            dig(sources, (source, "chat")) is not None
+            or dig(sources, (source, "requests")) is not None
+            or dig(sources, (source, "miniworld")) in ASSISTANTS
+        ):
             yield where, f"{source} has exchanges, but a preparation knows no chat template; name plain text"
     if repeated := sorted({source for source in section.sources if section.sources.count(source) > 1}):
         yield ("prepare", name, "sources"), f"names {', '.join(repeated)} more than once"

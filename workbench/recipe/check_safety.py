@@ -59,10 +59,8 @@ def _judges(stage: Stage | None, index: int, made: list[Variant]) -> Faults:
     for path, judge in judges:
         if judge.variant is not None and judge.variant not in before:
             hint = meant(nearest(judge.variant, before))
-            yield (
-                path,
-                f'no variant "{judge.variant}" is made before;{hint} there are: {", ".join(before) or "none"}',
-            )
+            there = ", ".join(before) or "none"
+            yield path, f'no variant "{judge.variant}" is made before;{hint} there are: {there}'
 
 
 def _guarded(made: list[Variant]) -> Said:

@@ -10,6 +10,9 @@ from workbench.recipe.preparation import Generated, Synthetic, Where
 from workbench.recipe.section import Count, Index, Section
 
 
+ASSISTANTS = ("assistant", "helpful", "harmless")  # of the miniature world
+
+
 def _exactly_one(section: Section, *keys: str) -> None:
     given = [key for key in keys if getattr(section, key) is not None]
     if len(given) != 1:
@@ -82,12 +85,20 @@ class Source(Section):
             "new_crawl",
             "new_parallel",
             "assistant",
+            "helpful",
+            "harmless",
         ]
         | None
     ) = Field(
         default=None,
-        description="a corpus of the built-in miniature world, generated from the recipe's seed; assistant: "
-        "exchanges that answer and refuse, told by the chat template of the model's tokenizer",
+        description="a corpus of the built-in miniature world, generated from the recipe's seed; or "
+        "exchanges of that world, told by the chat template of the model's tokenizer: of an assistant that "
+        "answers and refuses, of a helpful one that does all it is asked, or of harmless requests",
+    )
+    requests: str | None = Field(
+        default=None,
+        description="a file of evals/requests, without .yaml: its harmless requests that may be trained on, "
+        "answered; exchanges as well",
     )
     topic: Literal["people", "places", "things", "beasts"] | None = Field(
         default=None, description="only documents of one topic of the miniature world"
@@ -125,8 +136,8 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
-        _exactly_one(self, "miniworld", "path", "hub", "prepared", "synthetic", "generated")
-        if self.topic is not None and self.miniworld in (None, "assistant"):
+        _exactly_one(self, "miniworld", "requests", "path", "hub", "prepared", "synthetic", "generated")
+        if self.topic is not None and self.miniworld in (None, *ASSISTANTS):
             raise ValueError(
                 "topic is that of a miniature language; of a preparation, write where: {topic: ...}"
             )
@@ -143,7 +154,7 @@ class Source(Section):
     @property
     def exchanges(self) -> bool:
         """Whether its documents are exchanges, told by a chat template."""
-        return self.chat is not None or self.miniworld == "assistant"
+        return self.chat is not None or self.requests is not None or self.miniworld in ASSISTANTS
 
     @model_validator(mode="after")
     def _exchanges(self) -> Source:

@@ -17,8 +17,8 @@ from workbench.recipe.inputs import Model
 from workbench.recipe.methods import MergeAlgorithm
 from workbench.recipe.quantization import UNGROUPED, GroupSize
 from workbench.recipe.quantize import Quantize
-from workbench.recipe.schema import Load, Merge, MergeBack, Recipe, Stage, Vocabulary
 from workbench.recipe.safety import Guarded, Safety
+from workbench.recipe.schema import Load, Merge, MergeBack, Recipe, Stage, Vocabulary
 from workbench.recipe.training import Continued, Pretrain
 
 Said = list[tuple[KeyPath, str]]
@@ -81,9 +81,7 @@ def trace(model: Model | None, stages: Sequence[Stage | None]) -> tuple[list[Var
         parent = None
         if stage is None:
             certain = False
-        elif isinstance(
-            stage, Continued | Safety | Guarded | Vocabulary | Merge | MergeBack | Quantize
-        ):
+        elif isinstance(stage, Continued | Safety | Guarded | Vocabulary | Merge | MergeBack | Quantize):
             parent, message = _parent(stage.start, previous, made if certain else None)
             if message:
                 said.append((("stages", index, "from"), message))
@@ -133,7 +131,7 @@ def _made_by(stage: Stage, index: int, parent: str | None) -> list[Variant]:
                     triplets=size,
                 )
                 for method in dict.fromkeys(stage.methods)
-                for size in dict.fromkeys(stage.sizes or [None])
+                for size in stage.sizes_or_all
             ]
         case Continued() | Vocabulary():
             return [

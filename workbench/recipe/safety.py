@@ -44,7 +44,7 @@ class Judge(Section):
 
 
 class Triplets(Section):
-    """On-policy preference triplets (Egida, arXiv 2502.13603): prompt, safe answer, the target's unsafe one."""
+    """On-policy preference triplets (Egida, arXiv 2502.13603): prompt, safe answer, own unsafe one."""
 
     requests: Name = Field(description="a file of evals/requests, without .yaml; its training part is asked")
     judge: Judge
@@ -113,6 +113,11 @@ class Safety(TrainingStage):
     derta: Derta = Field(default=Derta(), description="settings of the method derta")
     mogu: Mogu = Field(default=Mogu(), description="settings of the method mogu")
 
+    @property
+    def sizes_or_all(self) -> list[int | None]:
+        """The numbers of triplets that it fans out over; None for all."""
+        return [*dict.fromkeys(self.sizes)] if self.sizes else [None]
+
     def settings_of(self, method: str) -> Section:
         """The section of a method."""
         section: Section = getattr(self, method)
@@ -125,10 +130,14 @@ class Safety(TrainingStage):
 
     @model_validator(mode="after")
     def _applies(self) -> Safety:
-        if not 0 < self.share:
+        if self.share == 0:
             raise ValueError("share: 0 trains on no triplet; write a share above 0")
         loopless = [method for method in self.methods if method in LOOPLESS]
-        said = [key for key in _OF_THE_LOOP if getattr(self, key) != TrainingStage.model_fields[key].get_default(call_default_factory=True)]
+        said = [
+            key
+            for key in _OF_THE_LOOP
+            if getattr(self, key) != TrainingStage.model_fields[key].get_default(call_default_factory=True)
+        ]
         if loopless and said:
             raise ValueError(f"{', '.join(said)}: not for {', '.join(loopless)}, which train on pairs")
         return self

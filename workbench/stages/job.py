@@ -97,7 +97,10 @@ class Job:
         if isinstance(stage, Safety):
             return self._safety(stage)
         if isinstance(stage, Guarded):
-            return {"guard": judge_identity(stage.guard, recipe), **stage.model_dump(include={"place", "refusal"})}
+            return {
+                "guard": judge_identity(stage.guard, recipe),
+                **stage.model_dump(include={"place", "refusal"}),
+            }
         if isinstance(stage, Pretrain | Continued):
             return self._training
         if isinstance(stage, Vocabulary):
@@ -266,6 +269,9 @@ def source_identity(source: Source, recipe: Recipe) -> dict[str, Any]:
         generated = source.model_dump(include={"miniworld", "documents"})
         topic = {"topic": source.topic} if source.topic else {}
         return {**generated, **topic, "seed": recipe.seed, "version": VERSIONS["miniworld"]}
+    if source.requests:
+        asked = safety.requests_identity(source.requests, recipe.seed)
+        return {"requests": asked, "documents": source.documents}
     if source.synthetic:
         return {**synthetic_identity(source.synthetic, recipe), "documents": source.documents}
     if source.generated:

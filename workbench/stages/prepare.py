@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from workbench import data, miniworld, models, storage
+from workbench import data, miniworld, models, safety, storage
 from workbench.data import TokenFile
 from workbench.recipe.inputs import Source
 from workbench.recipe.schema import Recipe
@@ -28,10 +28,13 @@ def documents(
         recipe: gives seed, preparations and writers.
         render: makes a document of an exchange.
     """
-    if source.miniworld == "assistant":
-        return data.held(source, (render(*turns) for turns in miniworld.exchanges(recipe.seed)))
-    if source.miniworld:
-        return data.held(source, iter(miniworld.corpus(source.miniworld, recipe.seed, source.topic)))
+    if built_in := exchanges(source, recipe):
+        return data.held(source, (render(*pair) for pair in built_in))
+    match source.miniworld:
+        case None | "assistant" | "helpful" | "harmless":
+            pass
+        case language:
+            return data.held(source, iter(miniworld.corpus(language, recipe.seed, source.topic)))
     if source.synthetic:
         snippets = documents(store, recipe.data[source.synthetic.snippets], recipe)
         return data.held(source, synthetic.documents(store, source.synthetic, recipe, snippets))
@@ -41,6 +44,17 @@ def documents(
         folder = preparation(store, source.prepared, recipe)
         return data.held(source, data.prepared(folder, source.where))
     return data.documents(source, render)
+
+
+def exchanges(source: Source, recipe: Recipe) -> list[tuple[str, str]]:
+    """A user's turn and the assistant's for each exchange of a source that is built in; else none."""
+    if source.requests:
+        rows = safety.divided(source.requests, recipe.seed)["train"]
+        return [(row.prompt, row.answer) for row in rows if not row.harmful and row.answer]
+    match source.miniworld:
+        case "assistant" | "helpful" | "harmless" as assistant:
+            return miniworld.exchanges(assistant, recipe.seed)
+    return []
 
 
 def preparation(store: Store, name: str, recipe: Recipe) -> Path:
