@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 from workbench.recipe.preparation import Generated, Synthetic, Where
 from workbench.recipe.section import Count, Index, Section
 
-
 ASSISTANTS = ("assistant", "helpful", "harmless")  # of the miniature world
 
 

@@ -13,7 +13,7 @@ from workbench.recipe.section import Count, Name, Section, Share
 from workbench.recipe.training import TrainingStage
 
 SafetyMethod = Literal["dpo", "derta", "mogu"]
-LOOPLESS = frozenset({"dpo", "mogu"})  # trained in pairs, not by the one loop
+PAIRWISE = frozenset({"dpo", "mogu"})  # trained in pairs, not by the one loop
 _OF_THE_LOOP = ("curriculum", "reading", "when_dry", "probe_every", "floor")
 
 
@@ -132,14 +132,14 @@ class Safety(TrainingStage):
     def _applies(self) -> Safety:
         if self.share == 0:
             raise ValueError("share: 0 trains on no triplet; write a share above 0")
-        loopless = [method for method in self.methods if method in LOOPLESS]
+        pairwise = [method for method in self.methods if method in PAIRWISE]
         said = [
             key
             for key in _OF_THE_LOOP
             if getattr(self, key) != TrainingStage.model_fields[key].get_default(call_default_factory=True)
         ]
-        if loopless and said:
-            raise ValueError(f"{', '.join(said)}: not for {', '.join(loopless)}, which train on pairs")
+        if pairwise and said:
+            raise ValueError(f"{', '.join(said)}: not for {', '.join(pairwise)}, which train on pairs")
         return self
 
 

@@ -27,6 +27,7 @@ from workbench.quantization import Plan, allocation, check_group_size, expected_
 from workbench.recipe.inputs import Model
 from workbench.recipe.quantization import ADAPTED, CALIBRATED, TUNED, UNGROUPED
 from workbench.recipe.quantize import Quantize
+from workbench.recipe.safety import PAIRWISE, Safety
 from workbench.recipe.schema import Engine
 from workbench.recipe.training import Continued, Pretrain, TrainingStage
 from workbench.stages.blueprint import architecture, in_training
@@ -159,12 +160,15 @@ def _forecast(job: Job, probe: bool) -> Forecast:
     parameters, trainable = _count(finished), 0
     weights = parameters * DTYPE_BYTES[model.dtype]
     tokens, memory, disk, seconds = 0, weights, 0, None
-    if isinstance(stage, Pretrain | Continued):
+    if isinstance(stage, Pretrain | Continued | Safety):
         loop = in_training(job, config)
         trainable = sum(p.numel() for p in loop.parameters() if p.requires_grad)
         tokens, seconds = _course(job, probe)
         memory = training_memory(_count(loop), trainable, loop.config, stage, job.recipe.engine)
         memory += _extra_memory(job.variant.method, parameters, trainable, DTYPE_BYTES[model.dtype])
+        if job.variant.method in PAIRWISE:  # a pair has two answers
+            memory += training_memory(0, 0, loop.config, stage, job.recipe.engine)
+            seconds = 2 * seconds if seconds else None
         disk = CHECKPOINTS * 12 * trainable + 4 * parameters
     elif isinstance(stage, Quantize):
         shapes = linear_shapes(finished)

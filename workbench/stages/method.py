@@ -106,7 +106,9 @@ def fisher(job: Job) -> Path | None:
     return job.store.make(fingerprint, build) / "fisher.safetensors"
 
 
-def hand(model: PreTrainedModel, stage: Continued, method: str, request: Mapping[str, Any], seed: int) -> Handed:
+def hand(
+    model: PreTrainedModel, stage: Continued, method: str, request: Mapping[str, Any], seed: int
+) -> Handed:
     """Set what of the model is trained, and give what the loop needs besides; on every process alike."""
     match method:
         case "control-llm":

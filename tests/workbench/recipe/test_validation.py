@@ -12,7 +12,9 @@ from workbench.recipe.quantization import QuantizationMethod
 from workbench.recipe.validation import shown
 
 NAME = "a name of letters, digits, '.', '_' and '-', a letter or digit first, at most 64 characters"
-KINDS = '"cpt", "guard", "load", "merge", "merge-back", "pretrain", "quantize", "safety", "sft" or "vocabulary"'
+KINDS = (
+    '"cpt", "guard", "load", "merge", "merge-back", "pretrain", "quantize", "safety", "sft" or "vocabulary"'
+)
 _NAMES = [f'"{name}"' for name in get_args(get_args(Source.model_fields["miniworld"].annotation)[0])]
 CORPORA = " or ".join((", ".join(_NAMES[:-1]), _NAMES[-1]))
 METHODS = ", ".join(f'"{name}"' for name in get_args(QuantizationMethod)).replace(', "int8"', ' or "int8"')

@@ -1,0 +1,84 @@
+# ruff: noqa: E501 - a message stands on one line here, as users see it.
+"""Safety stages: which rows they make, and what must hold between them, the data and the variants."""
+
+import re
+
+import pytest
+
+from workbench.errors import RecipeError
+from workbench.recipe import variants
+
+SAFETY = """\
+  - kind: safety
+    from: base
+    methods: [dpo, derta]
+    triplets: {requests: miniworld, judge: {kind: miniworld}}
+    sizes: [100, 200]
+    mixture: {turns: 1.0}
+    tokens: 1e5
+    batch_size: 8
+    sequence_length: 128
+    learning_rate: 1e-4
+  - kind: guard
+    from: base
+    guard: {kind: miniworld}
+"""
+SFT = """\
+  - kind: sft
+    from: base
+    mixture: {turns: 0.5, old: 0.5}
+    tokens: 1e5
+    batch_size: 8
+    sequence_length: 128
+    learning_rate: 1e-4
+"""
+TURNS = "  turns: {miniworld: harmless}\n"
+
+
+def with_stages(sound: str, added: str, *changes: tuple[str, str]) -> str:
+    """The sound recipe with a source of exchanges and stages at the end of its list."""
+    for old, new in changes:
+        assert old in added, old
+        added = added.replace(old, new)
+    text = sound.replace("data:\n", "data:\n" + TURNS, 1)
+    head, key, tail = text.partition("\nevaluate:")
+    return f"{head.rstrip()}\n{added}{key}{tail}"
+
+
+def test_a_safety_stage_makes_a_row_for_each_method_and_size_and_a_guard_makes_one(load, sound: str) -> None:
+    made = {each.name: each for each in variants(load(with_stages(sound, SAFETY)).recipe)}
+    rows = ["safety-dpo-n100", "safety-dpo-n200", "safety-derta-n100", "safety-derta-n200", "guarded"]
+    assert [name for name in made if name in rows] == rows
+    assert {made[name].parent for name in rows} == {"base"}
+    assert made["safety-derta-n200"].triplets == 200
+
+
+def test_supervised_fine_tuning_is_a_training_of_its_own_kind(load, sound: str) -> None:
+    made = {each.name: each for each in variants(load(with_stages(sound, SFT)).recipe)}
+    assert (made["sft-full"].kind, made["sft-full"].method) == ("sft", "full")
+
+
+@pytest.mark.parametrize(
+    ("stages", "change", "message"),
+    [
+        (SAFETY, ("turns: 1.0", "old: 1.0"), "mixture: old is no source of exchanges; give it chat, or leave it to an sft stage"),
+        (SFT, ("turns: 0.5, old: 0.5", "old: 1.0"), "mixture: has no source of exchanges, so there are no answers to learn; name one, or use cpt"),
+        (SAFETY, ("guard: {kind: miniworld}", "guard: {kind: wildguard, variant: bas}"), 'guard.variant: no variant "bas" is made before; did you mean base?'),
+        (SAFETY, ("guard: {kind: miniworld}", "guard: {kind: wildguard}"), "wildguard needs exactly one of model, variant"),
+        (SAFETY, ("judge: {kind: miniworld}", "judge: {kind: miniworld, variant: base}"), "the judge miniworld is a set of rules; leave out variant"),
+        (SAFETY, ("judge: {kind: miniworld}", "judge: {kind: wildguard, variant: base, taxonomy: own}"), "taxonomy is for llama-guard; wildguard has categories of its own"),
+        (SAFETY, ("sizes: [100, 200]", "share: 0"), "share: 0 trains on no triplet; write a share above 0"),
+        (SAFETY, ("sizes: [100, 200]", "probe_every: 10"), "probe_every: not for dpo, which train on pairs"),
+        (SAFETY, ("sizes: [100, 200]", "sizes: [100, 100]"), "sizes: names 100 more than once"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_said(
+    load, sound: str, stages: str, change: tuple[str, str], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load(with_stages(sound, stages, change))
+
+
+def test_nothing_goes_on_from_a_guarded_row(load, sound: str) -> None:
+    with pytest.raises(RecipeError, match="guarded is base behind a guard; go on from base"):
+        load(with_stages(sound, SAFETY + SFT.replace("from: base", "from: guarded")))
