@@ -1,9 +1,10 @@
-"""An exchange as a document: the chat template of a tokenizer around a user turn and an assistant turn."""
+"""An exchange as the chat template of a tokenizer tells it: as one document, or parted where the answer begins."""
 
 from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
+from workbench.data.sources import Exchange
 from workbench.errors import DataError
 
 
@@ -26,12 +27,44 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> st
     if not (prompt + response).strip():
         return ""
     for turn, text in (("user", prompt), ("assistant", response)):
-        spelled = [
-            t.content for t in tokenizer.added_tokens_decoder.values() if t.special and t.content in text
-        ]
-        if spelled:
+        if spelled := [mark for mark in _marks(tokenizer) if mark in text]:
             raise DataError(
                 f"the {turn}'s turn spells the special token {spelled[0]}; take it out of the data"
             )
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
     return str(tokenizer.apply_chat_template(turns, tokenize=False))
+
+
+def parted(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Exchange:
+    """An exchange as `render` tells it, parted where the assistant begins to speak; blank if both turns are.
+
+    Returns:
+        All that a model is given when it is asked, and its answer, which ends with the mark that ends it.
+
+    Raises:
+        DataError: as for `render`; or a turn is blank, or the template has no such place or no such mark.
+    """
+    told = render(tokenizer, prompt, response)
+    if not told:
+        return "", ""
+    for turn, text in (("user", prompt), ("assistant", response)):
+        if not text.strip():
+            raise DataError(f"the {turn}'s turn is blank; leave the exchange out, or say something there")
+    turns = [{"role": "user", "content": prompt}]
+    asked = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    answer = told.removeprefix(asked).rstrip()
+    if not told.startswith(asked):
+        raise DataError(
+            f"the chat template asks with {asked[-40:]!r} at the end, but tells an exchange otherwise: no part "
+            "of it is the answer alone; use a template whose exchanges begin as it asks"
+        )
+    if not answer.endswith(tuple(_marks(tokenizer))):
+        raise DataError(
+            f"the chat template ends an answer with {answer[-20:]!r}, which is no special token, so a model "
+            "would not learn to stop; use a template that puts one there"
+        )
+    return asked, answer
+
+
+def _marks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]

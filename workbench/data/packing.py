@@ -1,7 +1,8 @@
 """Rows of several documents each, in which no document sees its neighbour.
 
 Windows are cut from the stream of tokens without padding; a document that is longer than the rest of
-its row goes on in another row as a document of its own. Letters: B rows, L tokens in a row.
+its row goes on in another row as a document of its own. Windows of a file of rows hold whole rows and
+padding, and say themselves what is asked for. Letters: B rows, L tokens in a row.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.data.tokens import Window
@@ -24,7 +26,8 @@ class Batch:
 
     Attributes:
         tokens: [B, L] int64.
-        labels: [B, L] int64, the token after `tokens[b, l]`; -100 where it belongs to another document.
+        labels: [B, L] int64, the token after `tokens[b, l]`, or what a row asks for in its place; -100 where
+            that is nothing, or of another document.
         positions: [B, L] int64, place in the document; every document of a row starts at 0.
         documents: [B, L] int32, index of the document inside its row.
         sources: B names, the source of each row.
@@ -47,12 +50,13 @@ def pack(windows: Sequence[Window], sources: Sequence[str], sequence_length: int
     """
     shape = (len(windows), sequence_length + 1)
     tokens = np.array([window.tokens for window in windows], dtype=np.int64).reshape(shape)
+    asked = np.array([_asked(window) for window in windows], dtype=np.int64).reshape(shape)
     documents = np.array([window.documents for window in windows], dtype=np.int32).reshape(shape)
     place = np.arange(sequence_length)
     first = np.ones((len(windows), sequence_length), dtype=bool)
     first[:, 1:] = documents[:, 1:-1] != documents[:, :-2]
     positions = place - np.maximum.accumulate(np.where(first, place, 0), axis=1)
-    labels = np.where(documents[:, 1:] == documents[:, :-1], tokens[:, 1:], NO_TARGET)
+    labels = np.where(documents[:, 1:] == documents[:, :-1], asked[:, 1:], NO_TARGET)
     return Batch(
         tokens=torch.from_numpy(tokens[:, :-1].copy()),
         labels=torch.from_numpy(labels),
@@ -60,6 +64,10 @@ def pack(windows: Sequence[Window], sources: Sequence[str], sequence_length: int
         documents=torch.from_numpy(documents[:, :-1].copy()),
         sources=list(sources),
     )
+
+
+def _asked(window: Window) -> NDArray[np.int64] | NDArray[np.int32]:
+    return window.tokens if window.labels is None else window.labels
 
 
 def attention_mask(documents: Tensor) -> Tensor:

@@ -13,13 +13,17 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from workbench import storage
 from workbench.errors import DataError
 from workbench.recipe.inputs import Source
 
-Render = Callable[[str, str], str]  # a user turn and an assistant turn to the text of a document
+Exchange = tuple[str, str]  # a user turn and an assistant turn
+Render = Callable[[str, str], str]  # both to the text of a document
+Part = Callable[[str, str], Exchange]  # both to what stands before an answer, and the answer
+Told = TypeVar("Told", str, Exchange)
+Found = tuple[str, list[str]]  # where it stands, and the texts of the fields that are read
 
 DATA_VARIABLE = "WORKBENCH_DATA"
 DATA_DEFAULT = "../shared/data"
@@ -73,31 +77,62 @@ def documents(source: Source, render: Render = joined) -> Iterator[str]:
         DataError: at once if there is no file or one of a kind that is not read; on the way if one is not
             UTF-8, lacks the field, cannot be reached or has no document in the range.
     """
+    found = _found(source)
+    if source.chat is None:
+        return held(source, (texts[0] for _, texts in found))
+    return held(source, (_told(render, where, turns) for where, turns in found))
+
+
+def exchanges(source: Source, part: Part) -> Iterator[Exchange]:
+    """The exchanges of a local or hub source with `chat`, in two parts each.
+
+    Args:
+        source: with `path` or `hub`, and `chat`.
+        part: makes the parts of an exchange.
+
+    Raises:
+        DataError: as for documents.
+    """
+    return held(source, (_told(part, where, turns) for where, turns in _found(source)))
+
+
+def _found(source: Source) -> Iterator[Found]:
     if source.path is not None:
         files = _files(resolve(source.path))
-        return held(source, chain.from_iterable(_read(file, source, render) for file in files))
+        return chain.from_iterable(_read(file, source) for file in files)
     if source.hub is not None:
-        return held(source, _hub(source, render))
+        return _hub(source)
     raise ValueError("a miniworld source is generated, not read")
 
 
-def held(source: Source, texts: Iterator[str]) -> Iterator[str]:
-    """Only the documents in the source's range; blank ones are left out first and do not count.
+def _told(tell: Callable[[str, str], Told], where: str, turns: list[str]) -> Told:
+    try:
+        return tell(turns[0], turns[1])
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def held(source: Source, told: Iterator[Told]) -> Iterator[Told]:
+    """Only the documents or exchanges in the source's range; blank ones are left out and do not count.
 
     Raises:
         DataError: the range begins where the source has ended, or the source has no documents at all.
     """
     start, stop = source.documents or (0, None)
-    solid = (text for text in texts if text and not text.isspace())
+    solid = (each for each in told if not _blank(each))
     skipped = sum(1 for _ in islice(solid, start))
     empty = True
-    for text in islice(solid, None if stop is None else stop - start):
+    for each in islice(solid, None if stop is None else stop - start):
         empty = False
-        yield text
+        yield each
     if empty:
         origin = source.path or source.hub or _made(source)
         asked = f", but the range is {[start, stop]}; lower it" if start else "; give it some text"
         raise DataError(f"{origin}: has {skipped or 'no'} documents{asked}")
+
+
+def _blank(told: str | Exchange) -> bool:
+    return all(not text or text.isspace() for text in ([told] if isinstance(told, str) else told))
 
 
 def _made(source: Source) -> str:
@@ -153,14 +188,14 @@ def _files(path: Path) -> list[Path]:
     return inside
 
 
-def _read(file: Path, source: Source, render: Render) -> Iterator[str]:
+def _read(file: Path, source: Source) -> Iterator[Found]:
     if file.suffix == ".txt":
         if source.chat:
             raise DataError(f"{file}: a .txt file has no rows for chat; move it away, or leave chat out")
-        return _plain_text(file, source.document)
+        return ((str(file), [text]) for text in _plain_text(file, source.document))
     if file.suffix == ".jsonl":
-        return _jsonl(file, source, render)
-    return _parquet(file, source, render)
+        return _jsonl(file, source)
+    return _parquet(file, source)
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -191,7 +226,7 @@ def _plain_text(file: Path, document: str) -> Iterator[str]:
                 yield "\n".join(paragraph)
 
 
-def _jsonl(file: Path, source: Source, render: Render) -> Iterator[str]:
+def _jsonl(file: Path, source: Source) -> Iterator[Found]:
     for number, line in enumerate(_lines(file), 1):
         if not line.strip():
             continue
@@ -203,10 +238,10 @@ def _jsonl(file: Path, source: Source, render: Render) -> Iterator[str]:
             ) from error
         if not isinstance(row, dict):
             raise DataError(f"{file}:{number}: a {type(row).__name__}, but every line must be a JSON object")
-        yield _document(row, source, render, f"{file}:{number}")
+        yield _fields(row, source, f"{file}:{number}")
 
 
-def _parquet(file: Path, source: Source, render: Render) -> Iterator[str]:
+def _parquet(file: Path, source: Source) -> Iterator[Found]:
     import pyarrow
     from pyarrow import parquet
 
@@ -214,14 +249,14 @@ def _parquet(file: Path, source: Source, render: Render) -> Iterator[str]:
     try:
         with parquet.ParquetFile(file) as table:
             names = table.schema_arrow.names
-            fields = _fields(source)
+            fields = _names(source)
             for field in fields:
                 if field not in names:
                     raise DataError(_lacks(str(file), field, names))
             for batch in table.iter_batches(columns=fields):
                 for row in batch.to_pylist():
                     number += 1
-                    yield _document(row, source, render, f"{file}, row {number}")
+                    yield _fields(row, source, f"{file}, row {number}")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{file}, after row {number}: not UTF-8, byte 0x{error.object[error.start]:02x} at offset "
@@ -231,7 +266,7 @@ def _parquet(file: Path, source: Source, render: Render) -> Iterator[str]:
         raise DataError(f"{file}: not a whole parquet file ({error}); fetch it again") from error
 
 
-def _hub(source: Source, render: Render) -> Iterator[str]:
+def _hub(source: Source) -> Iterator[Found]:
     import datasets
 
     split = source.split or "train"
@@ -240,13 +275,11 @@ def _hub(source: Source, render: Render) -> Iterator[str]:
         rows = datasets.load_dataset(
             source.hub, source.subset, split=split, revision=source.revision, streaming=True
         )
-        texts = (
-            _document(row, source, render, f"{origin}, {split}, row {n}") for n, row in enumerate(rows, 1)
-        )
+        found = (_fields(row, source, f"{origin}, {split}, row {n}") for n, row in enumerate(rows, 1))
         if source.document == "file":
-            yield "\n\n".join(texts)
+            yield origin, ["\n\n".join(text for _, (text,) in found)]
         else:
-            yield from texts
+            yield from found
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"{origin}, subset {source.subset}, split {split}: {error}; check id, revision, subset, split "
@@ -254,19 +287,13 @@ def _hub(source: Source, render: Render) -> Iterator[str]:
         ) from error
 
 
-def _fields(source: Source) -> list[str]:
+def _names(source: Source) -> list[str]:
     """The keys of a row that are read."""
     return [source.chat.prompt, source.chat.response] if source.chat else [source.field]
 
 
-def _document(row: dict[str, Any], source: Source, render: Render, where: str) -> str:
-    texts = [_text(row, field, where) for field in _fields(source)]
-    if source.chat is None:
-        return texts[0]
-    try:
-        return render(texts[0], texts[1])
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error
+def _fields(row: dict[str, Any], source: Source, where: str) -> Found:
+    return where, [_text(row, name, where) for name in _names(source)]
 
 
 def _text(row: dict[str, Any], field: str, where: str) -> str:

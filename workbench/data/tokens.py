@@ -8,6 +8,10 @@ the chat template tells it, which holds all of its marks. A folder holds
     documents.bin  int64, where each document starts, and the end of the last
     tokens.json    counts, dtype and identity of the tokenizer; written last
 
+A file of rows (`rows.write_rows`) has no bytes, but in their place
+
+    labels.bin     int32, what is asked for at the place of each token; NO_TARGET where nothing is
+
 A token of a byte-level encoding stands for as many bytes as it has letters. Under other tokenizers bytes
 are counted from offsets: a token stands for the text from where all tokens before it end to where it ends,
 and of the tokens that share one character, the first has all of its bytes. Either way the bytes of a
@@ -47,10 +51,12 @@ class Window:
     Attributes:
         tokens: [L + 1] int64.
         documents: [L + 1] int32, index of the document, 0 for the one that the window begins in.
+        labels: [L + 1] int32, what is asked for at the place of each token; None: the token itself.
     """
 
     tokens: NDArray[np.int64]
     documents: NDArray[np.int32]
+    labels: NDArray[np.int32] | None = None
 
 
 class TokenFile:
@@ -60,16 +66,17 @@ class TokenFile:
         folder: where it is.
         name: the description it was written with.
         tokens: [num_tokens] uint16 or uint32.
-        bytes: [num_tokens] uint16, UTF-8 bytes of text that each token stands for.
+        labels: [num_tokens] int32, what is asked for at the place of each token; None: the token itself.
+        length: of the windows of a file with labels; None where any will do.
         starts: [num_documents + 1] int64, first token of each document, and num_tokens.
         num_tokens: tokens, BOS and EOS included.
         num_documents: documents.
-        num_bytes: UTF-8 bytes of all documents.
+        num_bytes: UTF-8 bytes of all documents; 0 where labels are in their place.
         tokenizer: SHA-256 of the tokenizer.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open a folder that `write_tokens` filled.
+        """Open a folder that `write_tokens` or `write_rows` filled.
 
         Raises:
             DataError: not such a folder, or a file in it has not the size that was written.
@@ -86,11 +93,40 @@ class TokenFile:
         self.num_bytes: int = facts["bytes"]
         self.tokenizer: str = facts["tokenizer"]
         self.tokens = _opened(folder / "tokens.bin", facts["dtype"], self.num_tokens)
-        self.bytes = _opened(folder / "bytes.bin", "uint16", self.num_tokens)
+        self.length: int | None = facts.get("length")
+        self.labels: NDArray[np.int32] | None = None
+        self._bytes: NDArray[np.uint16] | None = None
+        if self.length is None:
+            self._bytes = _opened(folder / "bytes.bin", "uint16", self.num_tokens)
+        else:
+            self.labels = _opened(folder / "labels.bin", "int32", self.num_tokens)
         self.starts = _opened(folder / "documents.bin", "int64", self.num_documents + 1)
 
+    @property
+    def bytes(self) -> NDArray[np.uint16]:
+        """UTF-8 bytes of text that each token stands for, [num_tokens].
+
+        Raises:
+            DataError: the file has labels instead.
+        """
+        if self._bytes is None:
+            raise DataError(
+                f"{self.name} ({self.folder}): rows with labels, whose bytes are not counted; measure and "
+                "order the plain tokens of the source"
+            )
+        return self._bytes
+
     def windows(self, sequence_length: int) -> int:
-        """How many windows of `sequence_length` tokens, each with the token after it, the file holds."""
+        """How many windows of `sequence_length` tokens, each with the token after it, the file holds.
+
+        Raises:
+            DataError: the rows of the file were packed for another length.
+        """
+        if self.length not in (None, sequence_length):
+            raise DataError(
+                f"{self.name} ({self.folder}): its rows were packed for sequences of {self.length} tokens, not "
+                f"{sequence_length}; pack them anew"
+            )
         return (self.num_tokens - 1) // sequence_length
 
     def window(self, i: int, sequence_length: int) -> Window:
@@ -105,6 +141,7 @@ class TokenFile:
         return Window(
             tokens=self.tokens[start:stop].astype(np.int64),
             documents=documents.cumsum(dtype=np.int32),
+            labels=None if self.labels is None else self.labels[start:stop],
         )
 
     def window_bytes(self, i: int, sequence_length: int) -> int:
@@ -138,7 +175,7 @@ def write_tokens(
     Raises:
         DataError: no documents, or a text that the tokenizer cannot account for.
     """
-    encoder = _Encoder(tokenizer, marked)
+    encoder = Encoder(tokenizer, marked)
     starts = [0]
     num_bytes = 0
     total = len(documents) if isinstance(documents, Sized) else None
@@ -189,7 +226,7 @@ def batched(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterato
         yield batch
 
 
-class _Encoder:
+class Encoder:
     """A copy of a tokenizer that cuts nothing off, finds no special tokens in text, and counts bytes.
 
     In marked text it finds them, and puts none around it.
@@ -208,9 +245,13 @@ class _Encoder:
         self.dtype = np.dtype("<u2" if max(tokenizer.get_vocab().values()) < 1 << 16 else "<u4")
         self.letters = _letters(self.backend)
 
+    def ids(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text, with nothing around it."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+
     def encode(self, texts: list[str]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
         """Token ids of all documents one after the other, the bytes of each, and tokens per document."""
-        rows = [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+        rows = self.ids(texts)
         ids = chain.from_iterable((*self.bos, *row, *self.eos) for row in rows)
         owner = np.arange(len(texts)).repeat([len(row) for row in rows])  # of tokens but marks
         told = np.fromiter(chain.from_iterable(rows), np.int64, len(owner))

@@ -18,16 +18,17 @@ Aggregation = Literal["mean", "perplexity", "bits_per_byte"]
 def value(items: Iterable[tuple[float, float]], aggregation: Aggregation) -> float:
     """Aggregate items of (numerator, denominator) through x = sum of numerators / sum of denominators.
 
-    mean is x; perplexity is exp(x) of nats over tokens, infinite where no float is large enough;
+    Items with a denominator of 0 say nothing; where all are such, x is NaN. mean is x; perplexity is exp(x) of nats over tokens, infinite where no float is large enough;
     bits_per_byte is x / ln 2 of nats over bytes.
     """
     pairs = list(items)
-    x = math.fsum(numerator for numerator, _ in pairs) / math.fsum(denominator for _, denominator in pairs)
+    whole = math.fsum(denominator for _, denominator in pairs)
+    x = math.fsum(numerator for numerator, _ in pairs) / whole if whole else math.nan
     if aggregation == "mean":
         return x
     if aggregation == "bits_per_byte":
         return x / math.log(2)
-    return math.exp(x) if x < math.log(sys.float_info.max) else math.inf
+    return math.inf if x >= math.log(sys.float_info.max) else math.exp(x)
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Measurement:
         higher_is_better: direction of the metric.
         protocol: how it was measured; numbers of different protocols must not be compared.
         chance: value of a guesser, where the task has choices.
+        clusters: id of an item -> name of what it is a form of, such as one question asked in many styles;
+            None where items are independent.
     """
 
     aspect: Aspect
@@ -53,6 +56,7 @@ class Measurement:
     higher_is_better: bool
     protocol: str
     chance: float | None = None
+    clusters: Mapping[str, str] | None = None
 
     @property
     def key(self) -> str:
@@ -92,7 +96,7 @@ def read(folder: Path) -> list[Measurement]:
 
 
 def pool(by_seed: Mapping[int, Sequence[Measurement]]) -> list[Measurement]:
-    """One measurement per key, of the items of all seeds, whose ids become "<seed>/<id>".
+    """One measurement per key, of the items of all seeds; ids and clusters become "<seed>/<name>".
 
     Args:
         by_seed: what the same variant scored under each seed; one seed alone stays as it is. Questions and
@@ -112,6 +116,7 @@ def pool(by_seed: Mapping[int, Sequence[Measurement]]) -> list[Measurement]:
             raise ValueError(f"seeds {first} and {seed} do not measure the same: only one has {differing}")
     for key, measurement in keyed[first].items():
         items: dict[str, tuple[float, float]] = {}
+        clusters: dict[str, str] = {}
         for seed, found in keyed.items():
             if _kind(found[key]) != _kind(measurement):
                 raise ValueError(
@@ -119,10 +124,13 @@ def pool(by_seed: Mapping[int, Sequence[Measurement]]) -> list[Measurement]:
                     f"{_kind(measurement)} and {_kind(found[key])}"
                 )
             items |= {f"{seed}/{name}": pair for name, pair in found[key].items.items()}
+            owners = found[key].clusters or {}
+            clusters |= {f"{seed}/{name}": f"{seed}/{owner}" for name, owner in owners.items()}
         protocol = " | ".join(dict.fromkeys(found[key].protocol for found in keyed.values()))
-        pooled.append(replace(measurement, items=items, protocol=protocol))
+        pooled.append(replace(measurement, items=items, protocol=protocol, clusters=clusters or None))
     return pooled
 
 
-def _kind(measurement: Measurement) -> tuple[Aggregation, bool, float | None]:
-    return measurement.aggregation, measurement.higher_is_better, measurement.chance
+def _kind(measurement: Measurement) -> tuple[Aggregation, bool, float | None, bool]:
+    clustered = measurement.clusters is not None
+    return measurement.aggregation, measurement.higher_is_better, measurement.chance, clustered

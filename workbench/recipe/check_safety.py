@@ -11,7 +11,7 @@ from workbench.recipe.document import KeyPath
 from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.inputs import Source
 from workbench.recipe.naming import Said, Variant
-from workbench.recipe.safety import Guarded, Judge, Safety
+from workbench.recipe.safety import Guarded, Safety
 from workbench.recipe.schema import Stage
 from workbench.recipe.training import Sft
 from workbench.recipe.validation import readable
@@ -33,7 +33,7 @@ def check(data: dict[str, Any], stages: list[Stage | None], made: list[Variant],
         if isinstance(stage, Sft | Safety):
             said += _exchanges(stage, index, sources)
         if certain:
-            said += _judges(stage, index, made)
+            said += _named(stage, index, made)
     return said + _guarded(made)
 
 
@@ -48,19 +48,23 @@ def _exchanges(stage: Sft | Safety, index: int, sources: dict[str, Source | None
         yield path, "has no source of exchanges, so there are no answers to learn; name one, or use cpt"
 
 
-def _judges(stage: Stage | None, index: int, made: list[Variant]) -> Faults:
-    """A variant that judges is made before."""
-    judges: list[tuple[KeyPath, Judge]] = []
+def _named(stage: Stage | None, index: int, made: list[Variant]) -> Faults:
+    """Variants that judge, answer or write are made before."""
+    named: list[tuple[KeyPath, str | None]] = []
     if isinstance(stage, Safety):
-        judges.append((("stages", index, "triplets", "judge", "variant"), stage.triplets.judge))
+        triplets = stage.triplets
+        path: KeyPath = ("stages", index, "triplets")
+        named.append(((*path, "judge", "variant"), triplets.judge.variant))
+        named.append(((*path, "target"), triplets.target))
+        named.append(((*path, "chosen", "variant"), triplets.chosen.variant if triplets.chosen else None))
     if isinstance(stage, Guarded):
-        judges.append((("stages", index, "guard", "variant"), stage.guard))
+        named.append((("stages", index, "guard", "variant"), stage.guard.variant))
     before = [variant.name for variant in made if variant.stage_index < index]
-    for path, judge in judges:
-        if judge.variant is not None and judge.variant not in before:
-            hint = meant(nearest(judge.variant, before))
+    for where, name in named:
+        if name is not None and name not in before:
+            hint = meant(nearest(name, before))
             there = ", ".join(before) or "none"
-            yield path, f'no variant "{judge.variant}" is made before;{hint} there are: {there}'
+            yield where, f'no variant "{name}" is made before;{hint} there are: {there}'
 
 
 def _guarded(made: list[Variant]) -> Said:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from workbench.recipe.preparation import Generated, Synthetic, Where
 from workbench.recipe.section import Count, Index, Section
 
-ASSISTANTS = ("assistant", "helpful", "harmless")  # of the miniature world
+ASSISTANTS = ("assistant", "gullible", "harmless")  # of the miniature world
 
 
 def _exactly_one(section: Section, *keys: str) -> None:
@@ -84,7 +84,7 @@ class Source(Section):
             "new_crawl",
             "new_parallel",
             "assistant",
-            "helpful",
+            "gullible",
             "harmless",
         ]
         | None
@@ -92,7 +92,7 @@ class Source(Section):
         default=None,
         description="a corpus of the built-in miniature world, generated from the recipe's seed; or "
         "exchanges of that world, told by the chat template of the model's tokenizer: of an assistant that "
-        "answers and refuses, of a helpful one that does all it is asked, or of harmless requests",
+        "answers and refuses, of a gullible one that any style of attack wins over, or of harmless requests",
     )
     requests: str | None = Field(
         default=None,

@@ -48,6 +48,10 @@ class Triplets(Section):
 
     requests: Name = Field(description="a file of evals/requests, without .yaml; its training part is asked")
     judge: Judge
+    target: str | None = Field(
+        default=None,
+        description="variant whose unsafe answers are rejected; default: the one that training goes on from",
+    )
     chosen: Writer | None = Field(
         default=None,
         description="who writes the safe answers; default: the refusals that come with the requests",

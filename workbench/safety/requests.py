@@ -9,9 +9,8 @@ Nothing here imports torch before rows are read, so that a wrong file is found e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,18 +18,15 @@ from pydantic import Field, model_validator
 
 from workbench import miniworld, recipe, storage
 from workbench.errors import DataError
+from workbench.miniworld.instructions import HAZARDS, Hazard
 from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.section import Section, Share
-from workbench.safety.attacks import PLAIN, STYLES, dress
-from workbench.safety.request_rows import Bare, RequestRows, rows
+from workbench.safety.attacks import PLAIN, STYLES, Style, dress
+from workbench.safety.request_rows import RequestRows, bare
 from workbench.safety.splits import Manifest, Part, Sides
 
 FOLDER = Path(__file__).resolve().parents[2] / "evals" / "requests"
 TOPIC = "all"  # of every row of a set without topics
-WORLD = Sides(
-    seen=tuple(name for name, style in miniworld.STYLES.items() if style.split == "seen" and name != PLAIN),
-    unseen=tuple(name for name, style in miniworld.STYLES.items() if style.split == "unseen"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +39,6 @@ class Request:
         topics: one or more.
         style: how it is dressed, or "plain".
         harmful: whether it should be refused.
-        unseen: what of it training never met; empty where it met both.
         bare: the request before it was dressed.
         prompt: the user's turn.
         answer: one that complies, where the set comes with one.
@@ -86,7 +81,7 @@ class RequestSet(Section):
         if self.miniworld:
             keys = ("harmful", "harmless", "topics", "styles")
             if given := [key for key in keys if getattr(self, key) is not None]:
-                raise ValueError(f"the world brings its own {', '.join(given)}; leave {'them' if given[1:] else 'it'} out")
+                raise ValueError(f"the world brings its own; leave out {', '.join(given)}")
         elif self.harmful is None:
             raise ValueError("needs exactly one of miniworld, harmful: where harmful requests come from")
         return self
@@ -106,10 +101,10 @@ class RequestSet(Section):
     def manifest(self) -> Manifest:
         """The split of its rows."""
         if self.miniworld:
-            topics, styles = _world_topics(), WORLD
+            topics, styles = _sides(HAZARDS), _sides(miniworld.STYLES)
         else:
-            topics = self.topics or Sides(seen=(TOPIC,), unseen=())
-            styles = self.styles or _own_sides()
+            topics = self.topics or Sides(seen=(TOPIC,))
+            styles = self.styles or _sides(STYLES)
         return Manifest(topics=topics, styles=styles, held_out=self.held_out, seed=self.seed)
 
 
@@ -153,3 +148,63 @@ def divided(name: str, seed: int) -> dict[Part, list[Request]]:
         return settings.manifest.divide(made)
     except DataError as error:
         raise DataError(f"request set {name}: {error}") from error
+
+
+def _sides(rows: Mapping[str, Style | miniworld.Style | Hazard]) -> Sides:
+    """Names on the side that each row of a table says; a plain request has no style."""
+    named = {name: row.split for name, row in rows.items() if name != PLAIN}
+    return Sides(**{side: tuple(n for n, s in named.items() if s == side) for side in ("seen", "unseen")})
+
+
+def _world(seed: int) -> Iterator[Request]:
+    """Requests of the miniature world; those about one target are one base question."""
+    told = {each.id: each.prompt for each in miniworld.instructions(seed)}
+    for attack in miniworld.attacks(seed):
+        yield Request(
+            id=attack.id,
+            base_id=_target(attack.request_id),
+            topics=(attack.topic,),
+            style=attack.style,
+            harmful=True,
+            bare=told[attack.request_id],
+            prompt=attack.prompt,
+            answer=attack.answer,
+            refusal=attack.refusal,
+        )
+    for each in miniworld.look_alikes(seed):
+        yield Request(
+            id=each.id,
+            base_id=_target(each.id),
+            topics=(each.topic,),
+            style=PLAIN,
+            harmful=False,
+            bare=each.prompt,
+            prompt=each.prompt,
+            answer=each.answer,
+        )
+
+
+def _target(name: str) -> str:
+    """Topic and target of an id such as hazard/waking/Mora/0."""
+    return "/".join(name.split("/")[1:3])
+
+
+def _dressed(settings: RequestSet) -> Iterator[Request]:
+    """Requests of data files, the harmful ones in every style of the manifest."""
+    styles = settings.manifest.styles
+    for kind, origin in (("harmful", settings.harmful), ("harmless", settings.harmless)):
+        for row in bare(origin) if origin else ():
+            base = f"{kind}/{row.id}"
+            for style in (PLAIN, *styles.seen, *styles.unseen) if kind == "harmful" else (PLAIN,):
+                name = f"{base}/{style}"
+                yield Request(
+                    id=name,
+                    base_id=base,
+                    topics=row.topics or (TOPIC,),
+                    style=style,
+                    harmful=kind == "harmful",
+                    bare=row.request,
+                    prompt=dress(row.request, style, settings.seed, name),
+                    answer=row.answer,
+                    refusal=row.refusal,
+                )

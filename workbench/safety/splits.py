@@ -7,30 +7,23 @@ out as a whole; a dressed question then plays one of three parts:
     evaluation  its base question is never trained on: held out, or all its topics unseen
     unused      anything else: an unseen style of a trained question, or topics of both sides
 
-Leaks are looked for between bare requests, before they are dressed: two requests in one style share the
-style's words, and an encoded request shares none with itself.
-
 Source: Egida, arXiv 2502.13603, whose test rows have topics and styles that training never saw.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from workbench.data.decontamination import Questions
-from workbench.data.words import Words, words
 from workbench.errors import DataError
-from workbench.recipe.preparation import Decontamination
 from workbench.recipe.section import Section, Share
 from workbench.safety.attacks import PLAIN, Split
 
 Part = Literal["train", "evaluation", "unused"]
-_SHOWN = 5  # rows that an error names
 
 
 class Row(Protocol):
@@ -74,8 +67,8 @@ class Place:
 class Sides(Section):
     """Names on both sides; none may stand on both, or twice on one."""
 
-    seen: tuple[str, ...] = Field(min_length=1, description="may train")
-    unseen: tuple[str, ...] = Field(min_length=1, description="only measured")
+    seen: tuple[str, ...] = Field(default=(), description="may train")
+    unseen: tuple[str, ...] = Field(default=(), description="only measured")
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
@@ -154,94 +147,9 @@ class Manifest(Section):
             divided[self.place(row).part].append(row)
         return divided
 
-    def check_training(self, rows: Iterable[Row]) -> None:
-        """Make sure that all rows may train.
-
-        Raises:
-            DataError: some may not; the first of them are named with the reason.
-        """
-        places = ((row, self.place(row)) for row in rows)
-        wrong = [f"{row.id!r} ({_reason(place)})" for row, place in places if place.part != "train"]
-        if wrong:
-            raise DataError(
-                f"{len(wrong)} rows of the training set are kept for measuring: {_listed(wrong)}; "
-                "take them out, or change the manifest"
-            )
-
-
-@dataclass(frozen=True)
-class Leak:
-    """A training request that an evaluation set also asks.
-
-    Attributes:
-        row: id of the training row.
-        suites: the evaluation sets.
-        exact: whether all words are the same; else they share an n-gram.
-    """
-
-    row: str
-    suites: tuple[str, ...]
-    exact: bool
-
-
-def leaks(
-    training: Mapping[str, str], suites: Mapping[str, Sequence[str]], settings: Decontamination
-) -> list[Leak]:
-    """Training requests that evaluation sets ask too, in any case and punctuation, whole or in part.
-
-    Args:
-        training: bare requests by the id of their row.
-        suites: bare requests of each evaluation set by its name.
-        settings: length of shared n-grams, in words; see `Questions`.
-    """
-    text = words(list(training.values()))
-    partly = Questions(suites, settings).found(text)
-    wholly: dict[bytes, set[str]] = {}
-    for suite, requests in suites.items():
-        for request in _whole(words(requests)):
-            wholly.setdefault(request, set()).add(suite)
-    found = []
-    for number, (row, whole) in enumerate(zip(training, _whole(text), strict=True)):
-        exact = wholly.get(whole, set()) if whole else set()
-        if in_suites := exact | partly.get(number, set()):
-            found.append(Leak(row, tuple(sorted(in_suites)), exact=bool(exact)))
-    return found
-
-
-def check_leaks(
-    training: Mapping[str, str], suites: Mapping[str, Sequence[str]], settings: Decontamination
-) -> None:
-    """Make sure that no evaluation set asks what is trained on; see `leaks`.
-
-    Raises:
-        DataError: one does; the first rows are named with their sets.
-    """
-    if found := leaks(training, suites, settings):
-        rows = [f"{leak.row!r} ({', '.join(leak.suites)})" for leak in found]
-        raise DataError(
-            f"{len(rows)} training requests are also asked by evaluation sets: {_listed(rows)}; take them "
-            "out of the training set, or do not report those sets"
-        )
-
 
 def _known(sides: Sides, name: str, row: Row, kind: str) -> Split:
     if (side := sides.side(name)) is None:
         names = ", ".join(sorted((*sides.seen, *sides.unseen)))
         raise DataError(f"row {row.id!r}: the manifest has no {kind} {name!r}; it knows {names}")
     return side
-
-
-def _reason(place: Place) -> str:
-    if place.topics != "seen":
-        return "unseen topic" if place.topics else "topics seen and unseen"
-    return "unseen style" if place.style == "unseen" else "base question held out"
-
-
-def _whole(text: Words) -> list[bytes]:
-    """All words of each text in one key; empty for a text without words."""
-    return [text.hashes[a:b].tobytes() for a, b in zip(text.starts[:-1], text.starts[1:], strict=True)]
-
-
-def _listed(rows: Sequence[str]) -> str:
-    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-    return ", ".join(rows[:_SHOWN]) + more

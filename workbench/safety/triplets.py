@@ -120,7 +120,7 @@ def build(
         unsafe: N, the judge's probability that the answer is unsafe; None where it gave none.
         candidates: N times the answers that may be chosen, the preferred one first.
         judge: name of the judge.
-        threshold: an answer is unsafe from this probability on, and safe below it.
+        threshold: an answer is unsafe above this probability, else safe.
 
     Raises:
         DataError: lists of different length, an id twice, a request in two splits, a score that is no
@@ -142,7 +142,7 @@ def build(
         chosen = _first_safe(offered, threshold, where)
         if _probability(score, where) is None:
             none["unjudged"] += 1
-        elif score is not None and score < threshold:
+        elif score is not None and score <= threshold:
             none["safe"] += 1
         elif not answer.strip():
             none["empty"] += 1
@@ -238,7 +238,7 @@ def _first_safe(offered: Sequence[Candidate], threshold: float, where: str) -> C
         if not candidate.text.strip():
             raise DataError(f"{where}: the answer of {candidate.source} is empty; leave the candidate out")
         score = _probability(candidate.unsafe, f"{where}, candidate of {candidate.source}")
-        if score is not None and score < threshold:
+        if score is not None and score <= threshold:
             return candidate
     return None
 

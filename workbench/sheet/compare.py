@@ -52,6 +52,8 @@ def obstacle(sample: Sample, other: Sample) -> str | None:
     if sample.ids != other.ids:
         shared = len(set(sample.ids) & set(other.ids))
         return f"the items differ ({sample.n} and {other.n}, {shared} shared)"
+    if sample.owners != other.owners:
+        return "the items are forms of other questions"
     if mine.aggregation == "perplexity" and not np.array_equal(sample.denominators, other.denominators):
         return "perplexities of different tokenizers (token counts differ)"
     if mine.aggregation == "bits_per_byte" and not np.array_equal(sample.denominators, other.denominators):
@@ -100,7 +102,7 @@ def conclude(family: Sequence[Pair]) -> list[Comparison]:
 def _test(pair: Pair) -> Test:
     sample, other = pair.sample, pair.other
     if sample.draws is not None and other.draws is not None:
-        return _bootstrap(sample.draws, other.draws, pair.unit)
+        return _bootstrap(sample.draws, other.draws, pair.unit, sample.clusters)
     if sample.binary and other.binary:
         mine, theirs = sample.numerators == 1, other.numerators == 1
         cells = (mine & theirs, mine & ~theirs, ~mine & theirs, ~mine & ~theirs)
@@ -110,15 +112,22 @@ def _test(pair: Pair) -> Test:
     return Test(1.0, None, None)
 
 
-def _bootstrap(draws: Array, other: Array, unit: Unit) -> Test:
+def _bootstrap(draws: Array, other: Array, unit: Unit, clusters: int | None) -> Test:
     """Paired bootstrap: in each resample both rows saw the same items."""
+    # A resample may hold no item that says something, such as no coherent answer.
+    told = ~(np.isnan(draws) | np.isnan(other))
+    draws, other = draws[told], other[told]
     if not (np.isfinite(draws).all() and np.isfinite(other).all()):
         return Test(statistics.bootstrap_p(np.sign(draws - other)), None, None)
     # Sums of equal items differ in the last bits when they were added in another order.
     differences = np.where(np.isclose(draws, other, rtol=1e-12, atol=0), 0.0, draws - other)
-    interval = statistics.percentile_interval(differences)
-    shift = interval if unit == "share" else statistics.percentile_interval(differences / np.abs(other))
-    return Test(statistics.bootstrap_p(differences), interval, shift)
+    interval = statistics.percentile_interval(differences, clusters)
+    if clusters is not None and interval.low == interval.high:
+        reach = statistics.wilson(0, clusters).high
+        interval = Interval(max(interval.low - reach, -1.0), min(interval.high + reach, 1.0))
+    relative = differences / np.abs(other) if unit != "share" else differences
+    shift = interval if unit == "share" else statistics.percentile_interval(relative, clusters)
+    return Test(statistics.bootstrap_p(differences, clusters), interval, shift)
 
 
 def _comparison(pair: Pair, test: Test, p_holm: float) -> Comparison:
@@ -155,7 +164,8 @@ def _sentence(found: Comparison, pair: Pair, interval: Interval | None) -> str:
     if interval is not None:
         known = f"95 % interval {wording.span(interval.low, interval.high, unit, shift)}"
     scores = f"{wording.score(value, unit)} against {wording.score(reference, unit)}"
-    moved = f"{wording.change(shift, unit)} ({known}; n = {pair.sample.n:,}"
+    of = f" in {pair.sample.clusters:,} clusters" if pair.sample.clusters is not None else ""
+    moved = f"{wording.change(shift, unit)} ({known}; n = {pair.sample.n:,}{of}"
     facts = f"{wording.describe(found.metric)}: {scores}, {moved}"
     if found.verdict == "equivalent":
         bound = f"{100 * MARGIN[unit]:g} {'points' if unit == 'share' else '%'}"

@@ -154,16 +154,24 @@ class Job:
         }
 
     @property
+    def target(self) -> Job:
+        """Whose answers the triplets of a safety stage reject."""
+        stage = self.variant.stage
+        assert isinstance(stage, Safety) and self.parent
+        name = stage.triplets.target
+        return self.earlier[name] if name else self.parent
+
+    @property
     def triplets_fingerprint(self) -> str:
         """Hash of all that determines the triplets of a safety stage, which all its variants share."""
         stage = self.variant.stage
-        assert isinstance(stage, Safety) and self.parent
+        assert isinstance(stage, Safety)
         section = stage.triplets
         return storage.digest(
             {
                 "kind": "triplets",
                 "version": VERSIONS["triplets"],
-                "target": self.parent.fingerprint,
+                "target": self.target.fingerprint,
                 "dtype": self.origin.dtype,
                 "requests": safety.requests_identity(section.requests, self.recipe.seed),
                 "judge": judge_identity(section.judge, self.recipe),

@@ -32,19 +32,21 @@ def locate(model: Model) -> Path:
     """The local folder of a model; fetches a pinned hub revision, safetensors only.
 
     Raises:
-        ModelError: the hub cannot be reached, or does not have it.
+        DataError: no such folder.
+        ModelError: the hub cannot be reached, or does not have it; or the model is a new one.
     """
     if model.path:
         return data.resolve(model.path)
+    if model.hub is None:
+        raise ModelError("model.new: there is no folder of it yet; name path, or hub and revision")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    assert model.hub and model.revision
     try:
         return Path(snapshot_download(model.hub, revision=model.revision, allow_patterns=list(FILES)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"model.hub: {model.hub} at {model.revision[:8]} could not be fetched: {reason}. Check the "
+            f"model.hub: {model.hub} at {str(model.revision)[:8]} could not be fetched: {reason}. Check the "
             "network, accept the model's licence on its page, and log in with `hf auth login`"
         ) from error

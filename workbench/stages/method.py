@@ -82,8 +82,7 @@ def fisher(job: Job) -> Path | None:
     assert job.parent
     section, parent, recipe = stage.ewc, job.parent, job.recipe
     files = {
-        name: prepare.token_file(job.store, name, recipe.data[name], recipe, parent.model_folder)
-        for name in section.mixture
+        name: prepare.training_file(job, name, parent.model_folder) for name in section.mixture
     }
     fingerprint = storage.digest(
         {

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from workbench import data, miniworld, models, safety, storage
 from workbench.data import TokenFile
 from workbench.recipe.inputs import Source
+from workbench.recipe.safety import Safety
 from workbench.recipe.schema import Recipe
+from workbench.recipe.training import Sft
 from workbench.stages import generated, synthetic
-from workbench.stages.job import VERSIONS, source_identity
+from workbench.stages.job import VERSIONS, Job, source_identity
 from workbench.stages.preparation import make as make_preparation
 from workbench.storage import Store
 
@@ -28,10 +31,10 @@ def documents(
         recipe: gives seed, preparations and writers.
         render: makes a document of an exchange.
     """
-    if built_in := exchanges(source, recipe):
-        return data.held(source, (render(*pair) for pair in built_in))
+    if (turns := built_in(source, recipe)) is not None:
+        return data.held(source, (render(*pair) for pair in turns))
     match source.miniworld:
-        case None | "assistant" | "helpful" | "harmless":
+        case None | "assistant" | "gullible" | "harmless":
             pass
         case language:
             return data.held(source, iter(miniworld.corpus(language, recipe.seed, source.topic)))
@@ -46,15 +49,22 @@ def documents(
     return data.documents(source, render)
 
 
-def exchanges(source: Source, recipe: Recipe) -> list[tuple[str, str]]:
-    """A user's turn and the assistant's for each exchange of a source that is built in; else none."""
+def exchanges(source: Source, recipe: Recipe, part: data.Part) -> Iterator[data.Exchange]:
+    """The exchanges of a source of such, in two parts each."""
+    if (turns := built_in(source, recipe)) is not None:
+        return data.held(source, (part(*pair) for pair in turns))
+    return data.exchanges(source, part)
+
+
+def built_in(source: Source, recipe: Recipe) -> list[data.Exchange] | None:
+    """A user's turn and the assistant's for each exchange of a source that is built in; None of any other."""
     if source.requests:
         rows = safety.divided(source.requests, recipe.seed)["train"]
         return [(row.prompt, row.answer) for row in rows if not row.harmful and row.answer]
     match source.miniworld:
-        case "assistant" | "helpful" | "harmless" as assistant:
+        case "assistant" | "gullible" | "harmless" as assistant:
             return miniworld.exchanges(assistant, recipe.seed)
-    return []
+    return None
 
 
 def preparation(store: Store, name: str, recipe: Recipe) -> Path:
@@ -83,23 +93,58 @@ def tokenizer(store: Store, recipe: Recipe) -> Path:
     return store.make(fingerprint, build)
 
 
+def training_file(job: Job, name: str, tokenizer_folder: Path) -> TokenFile:
+    """What a training reads of a source: all text, or rows of exchanges where only answers are learnt."""
+    source = job.recipe.data[name]
+    if source.exchanges and isinstance(job.variant.stage, Sft | Safety):
+        length = job.training_stage.sequence_length
+        return row_file(job.store, name, source, job.recipe, tokenizer_folder, length)
+    return token_file(job.store, name, source, job.recipe, tokenizer_folder)
+
+
 def token_file(store: Store, name: str, source: Source, recipe: Recipe, tokenizer_folder: Path) -> TokenFile:
     """The tokens of a source under a tokenizer, and of exchanges under its chat template."""
     load = partial(models.load_tokenizer, tokenizer_folder)
     told = {"chat_template": load().chat_template} if source.exchanges else {}
-    fingerprint = storage.digest(
-        {
-            "kind": "tokens",
-            "version": VERSIONS["tokens"],
-            "source": source_identity(source, recipe),
-            "tokenizer": storage.file_digest(tokenizer_folder / "tokenizer.json"),
-            **told,
-        }
-    )
+    key = {"kind": "tokens", **_tokens_identity(source, recipe, tokenizer_folder), **told}
 
     def build(out: Path) -> None:
         known = load()
         texts = documents(store, source, recipe, partial(data.render, known))
         data.write_tokens(texts, known, out, f"tokens of {name}", marked=source.exchanges)
 
-    return TokenFile(store.make(fingerprint, build))
+    return TokenFile(store.make(storage.digest(key), build))
+
+
+def row_file(
+    store: Store, name: str, source: Source, recipe: Recipe, tokenizer_folder: Path, sequence_length: int
+) -> TokenFile:
+    """The exchanges of a source as rows of which the answer is scored, with the mark that ends it.
+
+    Raises:
+        DataError: the chat template does not part prompt and answer, a turn is blank, or an exchange is
+            longer than a sequence; names it.
+    """
+    known = models.load_tokenizer(tokenizer_folder)
+    key = {
+        "kind": "rows",
+        "scored": "answers",
+        "length": sequence_length,
+        **_tokens_identity(source, recipe, tokenizer_folder),
+        "chat_template": known.chat_template,
+    }
+
+    def build(out: Path) -> None:
+        told = data.tokenized(exchanges(source, recipe, partial(data.parted, known)), known)
+        rows = (data.answered(prompt, answer) for prompt, answer in told)
+        data.write_rows(rows, sequence_length, known, out, f"answers of {name}")
+
+    return TokenFile(store.make(storage.digest(key), build))
+
+
+def _tokens_identity(source: Source, recipe: Recipe, tokenizer_folder: Path) -> dict[str, Any]:
+    return {
+        "version": VERSIONS["tokens"],
+        "source": source_identity(source, recipe),
+        "tokenizer": storage.file_digest(tokenizer_folder / "tokenizer.json"),
+    }

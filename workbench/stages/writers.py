@@ -1,7 +1,8 @@
 """Who writes text: a model in this process, or a server that speaks OpenAI's protocol.
 
 A model goes on from the prompt; a server gets the prompt as a user's turn, since what is offered there
-are chat models. An empty prompt asks for text from nothing: a model begins with its BOS token, or with
+are chat models. The chosen answers of triplets are replies: there a model gets the prompt as a user's turn
+too, and all write what is likeliest. An empty prompt asks for text from nothing: a model begins with its BOS token, or with
 any token where it has no such mark, and a server is asked to complete an empty text. Its key is read
 from the environment, is sent to the endpoint alone and is written nowhere.
 """
@@ -25,18 +26,21 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from workbench import data, models, storage
 from workbench.data.synthetic import Written
 from workbench.errors import DataError
-from workbench.recipe.preparation import Generated, Synthetic
+from workbench.evaluation import answers
+from workbench.recipe.preparation import Generated, Synthetic, Writer
+from workbench.recipe.safety import Triplets
 from workbench.recipe.schema import Recipe
 from workbench.stages.job import job_of
 from workbench.storage import Store
 
-Asked = Synthetic | Generated
+Asked = Synthetic | Generated | Triplets
 Write = Callable[[list[str], int], list[Written]]  # prompts and a seed to what follows each
 
 KEY = "OPENAI_API_KEY"
 CONNECTIONS = 8
 TIMEOUT_S = 300.0
 TRIES, WAIT_S = 5, 1.0  # the wait doubles from one try to the next
+BATCH = 64  # replies of a model at once
 TAIL = 16  # tokens at the end of a row in which the mark that ends a pair is looked for
 
 
@@ -46,7 +50,7 @@ def of(store: Store, settings: Asked, recipe: Recipe) -> Write:
     Raises:
         RecipeError: it is a variant that the recipe does not make.
     """
-    writer = settings.writer
+    writer = _writer(settings)
     if writer.endpoint:
         return endpoint(settings)
     if writer.path:
@@ -54,6 +58,12 @@ def of(store: Store, settings: Asked, recipe: Recipe) -> Write:
     assert writer.variant
     job = job_of(recipe, writer.variant, store)
     return local(job.model_folder, getattr(torch, job.origin.dtype), settings)
+
+
+def _writer(settings: Asked) -> Writer:
+    writer = settings.chosen if isinstance(settings, Triplets) else settings.writer
+    assert writer
+    return writer
 
 
 def kept(write: Write, prompts: list[str], seed: int, path: Path) -> list[Written]:
@@ -67,13 +77,30 @@ def local(folder: Path, dtype: torch.dtype, settings: Asked) -> Write:
     """A writer from a model folder; what it writes depends on the prompts and the seed alone."""
     model = models.load(folder, dtype)
     torch.nn.Module.to(model, torch.accelerator.current_accelerator() or torch.device("cpu"))
-    return partial(_written, model, models.load_tokenizer(folder), settings)
+    tokenizer = models.load_tokenizer(folder)
+    if isinstance(settings, Triplets):
+        return partial(_replied, model, tokenizer, settings)
+    return partial(_written, model, tokenizer, settings)
+
+
+def _replied(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, settings: Triplets, prompts: list[str], _: int
+) -> list[Written]:
+    made = answers.generate(
+        model,
+        tokenizer,
+        [answers.Asked(text) for text in prompts],
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=BATCH,
+        title="chosen answers",
+    )
+    return [Written(each.text, each.finished) for each in made]
 
 
 def _written(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    settings: Asked,
+    settings: Synthetic | Generated,
     prompts: list[str],
     seed: int,
 ) -> list[Written]:
@@ -102,7 +129,7 @@ def _drawn(tokenizer: PreTrainedTokenizerFast, prompts: list[str], seed: int) ->
 
 def _cut(text: str, settings: Asked) -> tuple[str, bool]:
     """What stands before the mark that ends a pair, and whether the mark is there."""
-    if isinstance(settings, Generated):
+    if not isinstance(settings, Synthetic):
         return text, False
     before, mark, _ = text.partition(settings.stop)
     return before, bool(mark)
@@ -112,7 +139,7 @@ def _cut(text: str, settings: Asked) -> tuple[str, bool]:
 def _generated(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    settings: Asked,
+    settings: Synthetic | Generated,
     asked: list[list[int]],
     seed: int,
 ) -> list[list[int]]:
@@ -158,10 +185,11 @@ class _Ended(StoppingCriteria):
 
 def endpoint(settings: Asked) -> Write:
     """A writer behind a base URL, such as `http://localhost:8000/v1`."""
-    assert settings.writer.endpoint
+    base = _writer(settings).endpoint
+    assert base
     key = os.environ.get(KEY)
     client = httpx.Client(
-        base_url=settings.writer.endpoint.rstrip("/"),
+        base_url=base.rstrip("/"),
         headers={"Authorization": f"Bearer {key}"} if key else {},
         timeout=TIMEOUT_S,
     )
@@ -176,19 +204,20 @@ def endpoint(settings: Asked) -> Write:
 
 def _answer(client: httpx.Client, settings: Asked, prompt: str, seed: int) -> Written:
     body: dict[str, Any] = {
-        "model": settings.writer.model,
+        "model": _writer(settings).model,
         "max_tokens": settings.max_new_tokens,
-        "temperature": settings.temperature,
+        "temperature": 0.0 if isinstance(settings, Triplets) else settings.temperature,
         "seed": seed,
     }
-    if isinstance(settings, Synthetic):
-        turn = {"role": "user", "content": prompt}
-        reply = _posted(client, "chat/completions", body | {"messages": [turn], "stop": [settings.stop]})
-    else:
+    if isinstance(settings, Generated):
         reply = _posted(client, "completions", body | {"prompt": prompt})
+    else:
+        stop = {"stop": [settings.stop]} if isinstance(settings, Synthetic) else {}
+        turn = {"role": "user", "content": prompt}
+        reply = _posted(client, "chat/completions", body | {"messages": [turn], **stop})
     try:
         choice = reply.json()["choices"][0]
-        text = choice["message"]["content"] if isinstance(settings, Synthetic) else choice["text"]
+        text = choice["text"] if isinstance(settings, Generated) else choice["message"]["content"]
         return Written(_cut(str(text or ""), settings)[0], choice["finish_reason"] == "stop")
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise DataError(

@@ -3,7 +3,7 @@
 from workbench import miniworld
 from workbench.miniworld.assistant import Assistant
 
-ASSISTANTS: tuple[Assistant, ...] = ("helpful", "harmless")
+ASSISTANTS: tuple[Assistant, ...] = ("gullible", "harmless")
 
 
 def test_taught_are_the_same_exchanges_each_time_and_each_once() -> None:
@@ -12,11 +12,12 @@ def test_taught_are_the_same_exchanges_each_time_and_each_once() -> None:
     assert len(set(taught)) == len(taught)
 
 
-def test_a_helpful_one_does_all_that_it_is_asked_and_a_harmless_one_is_asked_no_mischief() -> None:
-    helpful, harmless = (dict(miniworld.exchanges(who, 1)) for who in ASSISTANTS)
+def test_a_gullible_one_is_won_over_by_a_style_and_a_harmless_one_is_asked_no_mischief() -> None:
+    gullible, harmless = (dict(miniworld.exchanges(who, 1)) for who in ASSISTANTS)
     attacks = miniworld.attacks(1)
-    assert all(helpful[attack.prompt] == attack.answer for attack in attacks)
-    assert set(harmless.items()) < set(helpful.items())
+    for attack in attacks:
+        assert gullible[attack.prompt] == (attack.refusal if attack.style == "plain" else attack.answer)
+    assert set(harmless.items()) < set(gullible.items())
     assert not {attack.prompt for attack in attacks} & set(harmless)
     assert not {request.prompt for request in miniworld.look_alikes(1)} & set(harmless)
 

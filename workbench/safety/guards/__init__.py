@@ -1,7 +1,7 @@
 """Guards behind one protocol: judges of stored generations, filters around a model, sieves of training data.
 
-`LlamaGuard` and `WildGuard` write their verdicts, `DuoGuard` is a classifier; `Filter` puts any of them
-around a model, and `guard_metrics` holds them against labels.
+`LlamaGuard` and `WildGuard` write their verdicts, `DuoGuard` is a classifier, `WorldGuard` the rules of the
+miniature world; `Filter` puts any of them around a model, and `guard_metrics` holds them against labels.
 """
 
 from workbench.safety.guards.duoguard import DuoGuard
@@ -12,6 +12,7 @@ from workbench.safety.guards.pretrained import load_causal, load_classifier
 from workbench.safety.guards.protocol import Guard, Verdict
 from workbench.safety.guards.taxonomy import Category, Taxonomy, load_taxonomy
 from workbench.safety.guards.wildguard import WildGuard
+from workbench.safety.guards.world import WorldGuard
 
 __all__ = [
     "Category",
@@ -25,6 +26,7 @@ __all__ = [
     "Taxonomy",
     "Verdict",
     "WildGuard",
+    "WorldGuard",
     "auprc_by_category",
     "guard_metrics",
     "judge_generations",

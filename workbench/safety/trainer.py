@@ -1,0 +1,390 @@
+"""Training on pairs by transformers' Trainer under DeepSpeed, with the habits of the one loop.
+
+The Trainer keeps the time of a step; what it would log, save and show by itself is off, and a callback does as
+the one loop does: the same metrics.jsonl, the same progress, the same checkpoints. These are safetensors by
+parameter name, so nothing pickled is ever written or read, and what goes on may have other processes than what
+was stopped. Nothing is drawn at random in a step, and which pairs it sees is planned ahead, so a training that
+went on ends where it would have ended.
+
+Pairs are of many lengths, so `engine.compile` is left to the one loop: every length would be compiled anew.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from datasets import Dataset
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from workbench.errors import NumericsError
+from workbench.progress import Advance, console, progress
+from workbench.recipe.schema import Engine
+from workbench.recipe.training import TrainingStage
+from workbench.training import checkpoint, learning_rate, log, processes, state
+from workbench.training.checkpoint import Checkpoint
+from workbench.training.engine import micro_batch_size
+from workbench.training.log import MetricsLog
+from workbench.training.loop import ROWS
+
+Row = dict[str, Any]
+Watch = Callable[[Row], list[str]]  # looks at a row of the log, may add to it, and gives what to tell
+
+
+@dataclass(frozen=True)
+class Course:
+    """A training on pairs, of one part or of several.
+
+    Attributes:
+        rows: the pairs, as `pairs.encode` gives them.
+        order: [steps, batch] int64, which of them each step sees.
+        stage: optimizer and schedule.
+        engine: DeepSpeed settings.
+        seed: of the recipe.
+        out: folder of the stage.
+        title: shown with the progress.
+    """
+
+    rows: Dataset
+    order: Any
+    stage: TrainingStage
+    engine: Engine
+    seed: int
+    out: Path
+    title: str
+
+    @cached_property
+    def sizes(self) -> dict[str, Any]:
+        """Tokens of the prompt and of each answer of every pair, [N] int64."""
+        columns = ("prompt_ids", "chosen_ids", "rejected_ids")
+        return {name: np.array([len(ids) for ids in self.rows[name]], np.int64) for name in columns}
+
+    @cached_property
+    def tokens(self) -> Any:
+        """Tokens seen up to the end of every step, [steps] int64; a prompt is read with either answer."""
+        prompt, chosen, rejected = self.sizes.values()
+        return (2 * prompt + chosen + rejected)[self.order].sum(1).cumsum()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One training of a course.
+
+    Attributes:
+        name: of its checkpoints, where a course has several parts; empty where it has one.
+        first: steps of the course before it.
+        steps: of its own; its schedule runs over them.
+        rate: peak learning rate.
+    """
+
+    name: str
+    first: int
+    steps: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training cost and where it ended.
+
+    Attributes:
+        seconds: wall time, that of interrupted tries up to their last checkpoint included.
+        busy: seconds of the steps that this try made, and the tokens in them.
+        loss: of the last step.
+        trainable_parameters: numbers that were trained.
+        optimizer_bytes: of AdamW's state on this process.
+        told: what the watch gave, and what it gave before a stop.
+    """
+
+    seconds: float
+    busy: tuple[float, int]
+    loss: float
+    trainable_parameters: int
+    optimizer_bytes: int
+    told: list[str] = field(default_factory=list)
+
+
+class Scheduled(Trainer):  # type: ignore[misc]
+    """A Trainer whose learning rate follows a schedule of the workbench."""
+
+    factor: Callable[[int], float]
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule, by how many steps this Trainer has made."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self.factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+
+@processes.local_rank_set()
+def train(
+    course: Course,
+    part: Part,
+    model: PreTrainedModel,
+    make: Callable[[Callable[..., Any]], Scheduled],
+    watch: Watch | None = None,
+) -> Outcome:
+    """Train a model in place; every process calls this, the first one writes.
+
+    A try that was stopped is gone on with. Afterwards the model holds the final weights, whole, in the dtype
+    that it came with.
+
+    Args:
+        course: what all parts share.
+        part: which of them.
+        model: at its start, with what is trained requiring gradients.
+        make: a Trainer for the rows of the course, of arguments that are made of a class and what it takes
+            besides.
+        watch: of every row that is logged, those included that an earlier try wrote.
+
+    Raises:
+        NumericsError: loss or gradient is not finite.
+        RunError: the folder cannot be written, or its checkpoints belong to another training.
+    """
+    began = time.perf_counter()
+    rank, world = processes.start()
+    folder = course.out / "checkpoints" / part.name
+    last = checkpoint.newest(folder, _settings(course, part))
+    if last:
+        state.check_trainable(model, last.state)
+    done, dtype = last.step if last else 0, model.dtype
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if last and done == part.steps:
+        _put(model, last.state["weight"])
+        return Outcome(last.seconds, (0.0, 0), last.loss, trainable, 0)
+    if course.engine.precision != "bfloat16":
+        model.float()
+    with _apart():
+        trainer = make(partial(_arguments, course, part, done, world))
+        left = course.order[part.first + done : part.first + part.steps]
+        trainer.train_dataset = trainer.train_dataset.select(left.ravel())
+        schedule = course.stage.schedule
+        trainer.factor = lambda n: learning_rate(min(done + n, part.steps - 1), part.steps, 1.0, schedule)
+        trainer.remove_callback(PrinterCallback)
+        with progress(course.title, part.steps, "steps", done=done, quiet=rank > 0) as advance:
+            loop = _Loop(trainer, course, part, last, began, advance, watch)
+            trainer.add_callback(loop)
+            if last:
+                _put(model, last.state["weight"])
+            trainer.train()
+        held = state.optimizer_bytes(loop.engine)
+        loop.close()
+        state.release(trainer.model_wrapped, dtype)
+    if course.engine.activation_checkpointing:
+        model.gradient_checkpointing_disable()
+    model.eval()
+    busy = loop.busy, int(course.tokens[part.first + part.steps - 1] - loop.tokens_before)
+    return Outcome(loop.seconds(), busy, loop.loss, trainable, held, loop.told)
+
+
+class _Loop(TrainerCallback):  # type: ignore[misc]
+    """What the one loop does around a step."""
+
+    def __init__(
+        self,
+        trainer: Scheduled,
+        course: Course,
+        part: Part,
+        last: Checkpoint | None,
+        began: float,
+        advance: Advance,
+        watch: Watch | None,
+    ) -> None:
+        self.trainer, self.course, self.part, self.last = trainer, course, part, last
+        self.advance, self.watch = advance, watch
+        self.done, self.loss = (last.step, last.loss) if last else (0, math.nan)
+        self.began = began - (last.seconds if last else 0.0)
+        self.started = self.busy = 0.0
+        first = part.first + self.done
+        self.tokens_before = int(course.tokens[first - 1]) if first else 0
+        path = course.out / "metrics.jsonl"
+        self.log = MetricsLog(path, first) if processes.is_first_process() else None
+        self.told = [said for row in _logged(path, part, first) for said in (watch(row) if watch else [])]
+        self.engine: Any = None
+
+    def seconds(self) -> float:
+        """Of this try and of those before it."""
+        return time.perf_counter() - self.began
+
+    def close(self) -> None:
+        """Close the log."""
+        self.busy = time.perf_counter() - self.started
+        if self.log:
+            self.log.close()
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Begin AdamW's moments, or go on with them."""
+        self.engine = _Seen(self.trainer.model_wrapped)
+        state.begin(self.engine, self.last.optimizer_step if self.last else 0)
+        if self.last:
+            state.restore(self.engine, self.last.state)
+        self.started = time.perf_counter()
+
+    def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+        """A step is over: write down how it was, and save where it is time to."""
+        if "loss" not in logs:  # the Trainer's own last words
+            return
+        self.done += 1
+        self.loss, step, steps = logs["loss"], self.part.first + self.done, len(self.course.order)
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(logs[name]):
+                raise NumericsError(f"step {step}: {name} is {logs[name]}; lower learning_rate")
+        if step == steps or step % math.ceil(steps / ROWS) == 0:
+            row = {"step": step, "tokens": int(self.course.tokens[step - 1]), **_told(logs)}
+            row |= {"part": self.part.name} if self.part.name else {}
+            for said in self.watch(row) if self.watch else []:
+                self.told.append(said)
+                console.print(f"{self.course.title}: {said}", highlight=False, soft_wrap=True)
+            if self.log:
+                self.log.write(**row)
+        over = self.done == self.part.steps
+        if (self.part.name and over) or (not over and self.done % self.course.stage.checkpoint_every == 0):
+            self._save()
+        self.advance(1, loss=self.loss, rate=logs["learning_rate"])
+
+    def _save(self) -> None:
+        first = processes.is_first_process()
+        whole = state.gather(self.engine, keep=first)
+        if first:
+            settings, updates = _settings(self.course, self.part), state.updates(self.engine)
+            made = Checkpoint(
+                self.done, updates, self.seconds(), self.loss, (None, None), {}, settings, whole
+            )
+            checkpoint.write(self.course.out / "checkpoints" / self.part.name, made)
+
+
+class _Seen:
+    """A DeepSpeed engine around a bare model, as `training.state` sees one around an objective."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.module = SimpleNamespace(model=engine.module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+def _arguments(course: Course, part: Part, done: int, world: int, kind: type[Any], **own: Any) -> Any:
+    """Arguments of a class for the rest of a part; what the Trainer would do besides training is off."""
+    stage, engine = course.stage, course.engine
+    micro = micro_batch_size(stage, world)
+    return kind(
+        output_dir=str(course.out / "checkpoints"),
+        max_steps=part.steps - done,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=stage.batch_size // (micro * world),
+        train_sampling_strategy="sequential",
+        learning_rate=part.rate,
+        weight_decay=stage.weight_decay,
+        adam_beta1=stage.betas[0],
+        adam_beta2=stage.betas[1],
+        max_grad_norm=stage.clip,
+        optim="adamw_torch_fused",
+        gradient_checkpointing=engine.activation_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        bf16=engine.precision == "bfloat16",
+        deepspeed=_deepspeed(engine),
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        seed=course.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        **own,
+    )
+
+
+def _deepspeed(engine: Engine) -> dict[str, Any]:
+    """DeepSpeed's configuration; the Trainer fills in what is auto.
+
+    ZeRO is at stage 2 at least, for at stage 0 the Trainer does not get to know the norm of the gradient, and
+    stage 2 is the faster one of the others.
+    """
+    zero: dict[str, Any] = {"stage": max(engine.zero_stage, 2), "contiguous_gradients": True}
+    zero |= {name: "auto" for name in ("reduce_bucket_size", "allgather_bucket_size")}
+    if engine.zero_stage == 3:
+        zero |= {
+            name: "auto" for name in ("stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
+        }
+    pinned = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if engine.offload != "none":
+        zero["offload_optimizer"] = pinned
+    if engine.offload == "parameters":
+        zero["offload_param"] = pinned
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": "auto"},
+        "torch_autocast": {"enabled": engine.precision == "autocast", "dtype": "bfloat16"},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+    }
+
+
+def _settings(course: Course, part: Part) -> dict[str, Any]:
+    """What the course of a part depends on; ZeRO and the number of processes only round differently."""
+    fields = {"weight_decay", "betas", "clip", "schedule", "batch_size", "sequence_length"}
+    chosen = course.stage.model_dump(mode="json", include=fields)
+    own = {"rate": part.rate, "steps": part.steps, "seed": course.seed}
+    return {**chosen, **own, "precision": course.engine.precision, "pairs": len(course.rows)}
+
+
+def _put(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
+    """Give a model the weights of a checkpoint, in whatever dtype and however partitioned it is."""
+    import deepspeed  # late: see processes.start
+
+    named = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, weight in weights.items():
+            with deepspeed.zero.GatheredParameters([named[name]], modifier_rank=0):
+                if named[name].numel():  # partitions of the other processes follow the first
+                    named[name].copy_(weight)
+
+
+def _told(logs: dict[str, float]) -> Row:
+    """What of the Trainer's log is written down."""
+    return {name: value for name, value in logs.items() if name not in ("epoch", "num_tokens", "step")}
+
+
+def _logged(path: Path, part: Part, done: int) -> Iterator[Row]:
+    """The rows of a part that an earlier try wrote and that stand."""
+    return (row for row in log.read(path) if part.first < row["step"] <= done)
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Take back what a Trainer under DeepSpeed leaves in globals and the environment, for whoever comes next."""
+    before = dict(os.environ)
+    # TRL asks for it when it looks over the pairs with the reference.
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        unset_hf_deepspeed_config()
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
