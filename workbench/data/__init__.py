@@ -2,6 +2,7 @@
 
 from workbench.data.chat import parted, render
 from workbench.data.curriculum import plan
+from workbench.data.formats import resolve
 from workbench.data.mixture import Mixture
 from workbench.data.packing import NO_TARGET, Batch, attention_mask, pack
 from workbench.data.prepared import prepared
@@ -17,7 +18,6 @@ from workbench.data.sources import (
     held,
     identity,
     joined,
-    resolve,
 )
 from workbench.data.tokens import TokenFile, Window, write_tokens
 

@@ -1,4 +1,4 @@
-"""An exchange as the chat template of a tokenizer tells it: as one document, or parted where the answer begins."""
+"""An exchange as a tokenizer's chat template tells it: one document, or parted where the answer begins."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def parted(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> Ex
     answer = told.removeprefix(asked).rstrip()
     if not told.startswith(asked):
         raise DataError(
-            f"the chat template asks with {asked[-40:]!r} at the end, but tells an exchange otherwise: no part "
-            "of it is the answer alone; use a template whose exchanges begin as it asks"
+            f"the chat template asks with {asked[-40:]!r} at the end, but tells an exchange otherwise: no "
+            "part of it is the answer alone; use a template whose exchanges begin as it asks"
         )
     if not answer.endswith(tuple(_marks(tokenizer))):
         raise DataError(

@@ -1,7 +1,8 @@
 """Rows: sequences that say at every place what is asked for, packed whole into bins of one length.
 
-A row of n tokens takes n places of a bin; what no row takes is padding, which is a document of its own and asks
-for nothing. So no row is ever parted from its beginning, and a window of a file of rows is exactly one bin.
+A row of n tokens takes n places of a bin; what no row takes is padding, which is a document of its own and
+asks for nothing. So no row is ever parted from its beginning, and a window of a file of rows is exactly
+one bin.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from workbench import storage
+from workbench.data.encoding import Encoder
 from workbench.data.packing import NO_TARGET
 from workbench.data.sources import Exchange
-from workbench.data.tokens import FACTS, Encoder, TokenFile, batched
+from workbench.data.tokens import FACTS, TokenFile, batched
 from workbench.errors import DataError
 from workbench.progress import progress
 
@@ -101,7 +103,7 @@ def write_rows(
     held: list[Arrays] = []
     with progress(description, None, "rows") as advance:
         for number, row in enumerate(rows):
-            _check(row, number, length, tokenizer)
+            _check(row, f"{description}: row {number}", length, tokenizer)
             held.append((np.array(row.tokens, encoder.dtype), np.array(row.labels, np.int32)))
             advance(1)
     if not held:
@@ -171,7 +173,7 @@ def _laid_out(held: Sequence[Arrays], length: int) -> tuple[NDArray[Any], NDArra
     return all_tokens, all_labels, [*starts, size - 1, size]
 
 
-def _check(row: Row, number: int, length: int, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check(row: Row, name: str, length: int, tokenizer: PreTrainedTokenizerBase) -> None:
     size = len(row.tokens)
     fault = None
     if size > length:
@@ -179,4 +181,5 @@ def _check(row: Row, number: int, length: int, tokenizer: PreTrainedTokenizerBas
     elif row.labels[:1] != (NO_TARGET,) or set(row.labels) == {NO_TARGET}:
         fault = "asks for its first token, or for nothing; give it a prompt and an answer"
     if fault:
-        raise DataError(f"row {number}, {str(tokenizer.decode(row.tokens[:40]))[:60]!r}...: {fault}")
+        begins = " ".join(str(tokenizer.decode(list(row.tokens[:60]), skip_special_tokens=True)).split())[:60]
+        raise DataError(f"{name}, which begins {begins!r}: {fault}")

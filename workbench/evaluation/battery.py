@@ -21,7 +21,7 @@ from workbench import recipe
 from workbench.errors import RecipeError
 from workbench.recipe.grammar import nearest
 from workbench.recipe.inputs import Source
-from workbench.recipe.safety import Judge
+from workbench.recipe.safety import KNOWS_REFUSALS, Judge
 from workbench.recipe.section import Count, Section
 
 EVALS = Path(__file__).resolve().parents[2] / "evals"
@@ -69,12 +69,26 @@ class SafetyEntry(Section):
         min_length=1,
         description="of whether an answer is unsafe, and of whether it refuses: the first who can",
     )
+    styles: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="only these styles of attack, and plain; default: all of the set",
+    )
     max_new_tokens: Count = Field(default=128, description="longest answer, in tokens")
     late: tuple[Count, ...] = Field(
         default=(),
         description="attacks that put so many tokens of a harmful answer in the model's mouth, where the "
         "requests come with one",
     )
+
+    @model_validator(mode="after")
+    def _knows_refusals(self) -> SafetyEntry:
+        if not any(judge.kind in KNOWS_REFUSALS for judge in self.judges):
+            raise ValueError(
+                f"judges: none of them tells a refusal, so over-refusal would not be measured; add "
+                f"{' or '.join(KNOWS_REFUSALS)}"
+            )
+        return self
 
 
 class Battery(Section):

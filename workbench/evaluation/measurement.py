@@ -18,8 +18,9 @@ Aggregation = Literal["mean", "perplexity", "bits_per_byte"]
 def value(items: Iterable[tuple[float, float]], aggregation: Aggregation) -> float:
     """Aggregate items of (numerator, denominator) through x = sum of numerators / sum of denominators.
 
-    Items with a denominator of 0 say nothing; where all are such, x is NaN. mean is x; perplexity is exp(x) of nats over tokens, infinite where no float is large enough;
-    bits_per_byte is x / ln 2 of nats over bytes.
+    Items with a denominator of 0 say nothing; where all are such, x is NaN. mean is x; perplexity is exp(x)
+    of nats over tokens, infinite where no float is large enough; bits_per_byte is x / ln 2 of nats over
+    bytes.
     """
     pairs = list(items)
     whole = math.fsum(denominator for _, denominator in pairs)
@@ -101,6 +102,7 @@ def pool(by_seed: Mapping[int, Sequence[Measurement]]) -> list[Measurement]:
     Args:
         by_seed: what the same variant scored under each seed; one seed alone stays as it is. Questions and
             texts may be those of another world, so protocols may differ: the pooled one names them all.
+            Of what has clusters, a seed may have drawn none to measure; the others are pooled.
 
     Raises:
         ValueError: the seeds do not measure the same, or aggregate it differently.
@@ -109,26 +111,37 @@ def pool(by_seed: Mapping[int, Sequence[Measurement]]) -> list[Measurement]:
         return [measurement for measurements in by_seed.values() for measurement in measurements]
     keyed = {seed: {found.key: found for found in measurements} for seed, measurements in by_seed.items()}
     first = next(iter(keyed))
-    pooled = []
     for seed, found in keyed.items():
-        if set(found) != set(keyed[first]):
-            differing = ", ".join(sorted(set(found) ^ set(keyed[first])))
-            raise ValueError(f"seeds {first} and {seed} do not measure the same: only one has {differing}")
-    for key, measurement in keyed[first].items():
-        items: dict[str, tuple[float, float]] = {}
-        clusters: dict[str, str] = {}
-        for seed, found in keyed.items():
-            if _kind(found[key]) != _kind(measurement):
-                raise ValueError(
-                    f"{key}: seeds {first} and {seed} measure it differently: "
-                    f"{_kind(measurement)} and {_kind(found[key])}"
-                )
-            items |= {f"{seed}/{name}": pair for name, pair in found[key].items.items()}
-            owners = found[key].clusters or {}
-            clusters |= {f"{seed}/{name}": f"{seed}/{owner}" for name, owner in owners.items()}
-        protocol = " | ".join(dict.fromkeys(found[key].protocol for found in keyed.values()))
-        pooled.append(replace(measurement, items=items, protocol=protocol, clusters=clusters or None))
-    return pooled
+        if lone := sorted(key for key in set(found) ^ set(keyed[first]) if not _may_lack(key, keyed)):
+            raise ValueError(
+                f"seeds {first} and {seed} do not measure the same: only one has {', '.join(lone)}"
+            )
+    every = dict.fromkeys(key for found in keyed.values() for key in found)
+    return [
+        _pooled(key, {seed: found[key] for seed, found in keyed.items() if key in found}) for key in every
+    ]
+
+
+def _may_lack(key: str, keyed: Mapping[int, Mapping[str, Measurement]]) -> bool:
+    """Whether a seed may do without: of forms of questions, some seed may have drawn none to measure."""
+    return all(found[key].clusters is not None for found in keyed.values() if key in found)
+
+
+def _pooled(key: str, by_seed: Mapping[int, Measurement]) -> Measurement:
+    first, measurement = next(iter(by_seed.items()))
+    items: dict[str, tuple[float, float]] = {}
+    clusters: dict[str, str] = {}
+    for seed, found in by_seed.items():
+        if _kind(found) != _kind(measurement):
+            raise ValueError(
+                f"{key}: seeds {first} and {seed} measure it differently: "
+                f"{_kind(measurement)} and {_kind(found)}"
+            )
+        items |= {f"{seed}/{name}": pair for name, pair in found.items.items()}
+        owners = found.clusters or {}
+        clusters |= {f"{seed}/{name}": f"{seed}/{owner}" for name, owner in owners.items()}
+    protocol = " | ".join(dict.fromkeys(found.protocol for found in by_seed.values()))
+    return replace(measurement, items=items, protocol=protocol, clusters=clusters or None)
 
 
 def _kind(measurement: Measurement) -> tuple[Aggregation, bool, float | None, bool]:

@@ -19,9 +19,10 @@ from workbench.recipe.check_vocabulary import check_vocabulary
 from workbench.recipe.document import KeyPath, dig
 from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.inputs import Model
-from workbench.recipe.naming import Said, Variant, trace
+from workbench.recipe.naming import Said, Variant, quantized, trace
 from workbench.recipe.quantization import Calibration
 from workbench.recipe.quantize import Quantize
+from workbench.recipe.safety import PATCHING
 from workbench.recipe.schema import Engine, Evaluate, Load, Merge, MergeBack, Stage
 from workbench.recipe.training import Continued, Pretrain, TrainingStage
 from workbench.recipe.validation import readable
@@ -190,12 +191,13 @@ def _lengths(model: Model | None, stages: list[Stage | None], made: list[Variant
 
 
 def _parents(made: list[Variant]) -> Said:
-    """Quantized weights are final: neither training nor quantization goes on from them."""
-    quantized = {variant.name for variant in made if variant.kind == "quantize"}
+    """Quantized weights are final: training and quantization do not go on from them, but for q-resafe."""
+    final = quantized(made)
     said = {
         variant.stage_index: f"{variant.parent} is quantized; {variant.kind} cannot go on from it"
+        f"{f'; only {PATCHING} can' if variant.kind == 'safety' else ''}"
         for variant in made
-        if variant.parent in quantized
+        if variant.parent in final and variant.method != PATCHING
     }
     return [(("stages", index, "from"), message) for index, message in said.items()]
 

@@ -52,8 +52,7 @@ def _texts(name: str, section: Preparation, sources: dict[str, Any]) -> Faults:
             there = ", ".join(sources) or "none"
             yield where, f'no source "{source}" in data;{meant(nearest(source, sources))} there are: {there}'
         elif (
-            dig(sources, (source, "chat")) is not None
-            or dig(sources, (source, "requests")) is not None
+            any(dig(sources, (source, key)) is not None for key in ("chat", "requests", "moderation"))
             or dig(sources, (source, "miniworld")) in ASSISTANTS
         ):
             yield where, f"{source} has exchanges, but a preparation knows no chat template; name plain text"

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 from workbench.recipe.document import KeyPath
 from workbench.recipe.grammar import meant, nearest
 from workbench.recipe.inputs import Source
-from workbench.recipe.naming import Said, Variant
-from workbench.recipe.safety import Guarded, Safety
+from workbench.recipe.naming import Said, Variant, quantized
+from workbench.recipe.safety import PATCHING, Guarded, Safety
 from workbench.recipe.schema import Stage
 from workbench.recipe.training import Sft
 from workbench.recipe.validation import readable
@@ -34,7 +34,7 @@ def check(data: dict[str, Any], stages: list[Stage | None], made: list[Variant],
             said += _exchanges(stage, index, sources)
         if certain:
             said += _named(stage, index, made)
-    return said + _guarded(made)
+    return said + _patched(made) + _guarded(made)
 
 
 def _exchanges(stage: Sft | Safety, index: int, sources: dict[str, Source | None]) -> Faults:
@@ -65,6 +65,21 @@ def _named(stage: Stage | None, index: int, made: list[Variant]) -> Faults:
             hint = meant(nearest(name, before))
             there = ", ".join(before) or "none"
             yield where, f'no variant "{name}" is made before;{hint} there are: {there}'
+
+
+def _patched(made: list[Variant]) -> Said:
+    """What is patched is quantized."""
+    final = quantized(made)
+    said: dict[int, str] = {}
+    for variant in made:
+        if variant.method == PATCHING and variant.parent and variant.parent not in final:
+            earlier = [each.name for each in made if each.stage_index < variant.stage_index]
+            there = ", ".join(name for name in earlier if name in final) or "none"
+            said[variant.stage_index] = (
+                f"{variant.parent} is not quantized, and {PATCHING} patches quantized variants; there are: "
+                f"{there}"
+            )
+    return [(("stages", index, "from"), message) for index, message in said.items()]
 
 
 def _guarded(made: list[Variant]) -> Said:

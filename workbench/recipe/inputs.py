@@ -102,6 +102,11 @@ class Source(Section):
     topic: Literal["people", "places", "things", "beasts"] | None = Field(
         default=None, description="only documents of one topic of the miniature world"
     )
+    moderation: str | None = Field(
+        default=None,
+        description="a file of evals/requests, without .yaml: its requests that may be trained on, and "
+        "answers to them, labelled; exchanges that teach a guard of the kind wildguard",
+    )
     prepared: str | None = Field(default=None, description="a preparation of this recipe")
     where: Where | None = Field(default=None, description="which documents of the preparation")
     synthetic: Synthetic | None = Field(default=None, description="questions and answers that a model writes")
@@ -135,7 +140,9 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
-        _exactly_one(self, "miniworld", "requests", "path", "hub", "prepared", "synthetic", "generated")
+        _exactly_one(
+            self, "miniworld", "requests", "moderation", "path", "hub", "prepared", "synthetic", "generated"
+        )
         if self.topic is not None and self.miniworld in (None, *ASSISTANTS):
             raise ValueError(
                 "topic is that of a miniature language; of a preparation, write where: {topic: ...}"
@@ -153,7 +160,7 @@ class Source(Section):
     @property
     def exchanges(self) -> bool:
         """Whether its documents are exchanges, told by a chat template."""
-        return self.chat is not None or self.requests is not None or self.miniworld in ASSISTANTS
+        return bool(self.chat or self.requests or self.moderation) or self.miniworld in ASSISTANTS
 
     @model_validator(mode="after")
     def _exchanges(self) -> Source:

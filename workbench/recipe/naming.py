@@ -17,7 +17,7 @@ from workbench.recipe.inputs import Model
 from workbench.recipe.methods import MergeAlgorithm
 from workbench.recipe.quantization import UNGROUPED, GroupSize
 from workbench.recipe.quantize import Quantize
-from workbench.recipe.safety import Guarded, Safety
+from workbench.recipe.safety import PATCHING, Guarded, Safety
 from workbench.recipe.schema import Load, Merge, MergeBack, Recipe, Stage, Vocabulary
 from workbench.recipe.training import Continued, Pretrain
 
@@ -64,6 +64,11 @@ def variants(recipe: Recipe) -> list[Variant]:
     if faults:
         raise RecipeError("\n".join(message for _, message in faults))
     return made
+
+
+def quantized(made: Sequence[Variant]) -> set[str]:
+    """Names of the variants whose weights are quantized: patching leaves them so."""
+    return {variant.name for variant in made if variant.kind == "quantize" or variant.method == PATCHING}
 
 
 def trace(model: Model | None, stages: Sequence[Stage | None]) -> tuple[list[Variant], Said]:

@@ -12,8 +12,10 @@ from workbench.recipe.preparation import Writer
 from workbench.recipe.section import Count, Name, Section, Share
 from workbench.recipe.training import TrainingStage
 
-SafetyMethod = Literal["dpo", "derta", "mogu"]
-PAIRWISE = frozenset({"dpo", "mogu"})  # trained in pairs, not by the one loop
+KNOWS_REFUSALS = ("miniworld", "wildguard")  # judges that say what refuses
+SafetyMethod = Literal["dpo", "derta", "mogu", "q-resafe"]
+PAIRWISE = frozenset({"dpo", "mogu", "q-resafe"})  # trained in pairs, not by the one loop
+PATCHING = "q-resafe"  # goes on from quantized variants, and from no others
 _OF_THE_LOOP = ("curriculum", "reading", "when_dry", "probe_every", "floor")
 
 
@@ -74,6 +76,10 @@ class Derta(Section):
     """Settings of DeRTa (arXiv 2407.09121): of the safety rows, half have harmful prefixes, half are RTO."""
 
     dropout: Share = Field(default=0.0, description="share of the places of an RTO row that is not scored")
+    opener: str | None = Field(
+        default=None,
+        description="word that begins a refusal, such as Sorry; default: that with which all chosen answers begin",
+    )
     learning_rate: float | None = Field(default=None, gt=0, description="default: the stage's")
 
 
@@ -91,6 +97,19 @@ class Mogu(Section):
     router_learning_rate: float = Field(default=5e-4, gt=0)
 
 
+class QResafe(Section):
+    """Settings of Q-resafe (arXiv 2506.20251), which patches a quantized variant."""
+
+    rank: Count = Field(default=128, description="of the updates, which are stored in 16 bits")
+    alpha: float = Field(default=128.0, gt=0, description="the updates are scaled by alpha / rank")
+    tau: Share = Field(
+        default=0.6, description="share of the weights of each linear that counts as safety-critical"
+    )
+    every: Count = Field(default=1000, description="steps after which the safety-critical are sought anew")
+    beta: float = Field(default=0.01, gt=0, description="of DPO, whose reference is the quantized model")
+    learning_rate: float | None = Field(default=None, gt=0, description="default: the stage's")
+
+
 class Safety(TrainingStage):
     """Safety retrofit: one row per method and number of triplets, all from the same triplets."""
 
@@ -102,7 +121,7 @@ class Safety(TrainingStage):
     methods: list[SafetyMethod] = Field(
         min_length=1,
         description="dpo: prefer the chosen answers; derta: refuse at any place of an answer; mogu: route "
-        "between a willing and an unwilling responder",
+        "between a willing and an unwilling responder; q-resafe: train updates beside a quantized model",
     )
     triplets: Triplets
     sizes: list[Count] | None = Field(
@@ -116,6 +135,7 @@ class Safety(TrainingStage):
     dpo: Dpo = Field(default=Dpo(), description="settings of the method dpo")
     derta: Derta = Field(default=Derta(), description="settings of the method derta")
     mogu: Mogu = Field(default=Mogu(), description="settings of the method mogu")
+    q_resafe: QResafe = Field(default=QResafe(), description="settings of the method q-resafe")
 
     @property
     def sizes_or_all(self) -> list[int | None]:
@@ -124,7 +144,7 @@ class Safety(TrainingStage):
 
     def settings_of(self, method: str) -> Section:
         """The section of a method."""
-        section: Section = getattr(self, method)
+        section: Section = getattr(self, method.replace("-", "_"))
         return section
 
     def rate_of(self, method: str) -> float:

@@ -17,10 +17,12 @@ from workbench.errors import RunError
 from workbench.progress import console
 from workbench.recipe import Loaded
 from workbench.recipe.quantization import TUNED
+from workbench.recipe.safety import PAIRWISE
 from workbench.recipe.schema import Recipe
+from workbench.recipe.training import TrainingStage
 from workbench.run import forecast, record, rows
 from workbench.sheet import Sheet
-from workbench.stages import evaluate, load, merge, prepare, quantize, train, vocabulary
+from workbench.stages import evaluate, guard, load, merge, preference, prepare, quantize, train, vocabulary
 from workbench.stages.job import Job, jobs_by_name
 from workbench.stages.result import StageResult
 from workbench.storage import Store
@@ -32,6 +34,8 @@ BUILDERS: dict[str, Callable[[Job, Path], None]] = {
     "pretrain": train.build,
     "cpt": train.build,
     "sft": train.build,
+    "safety": lambda job, out: (preference if job.variant.method in PAIRWISE else train).build(job, out),
+    "guard": guard.build,
     "vocabulary": vocabulary.build,
     "merge": merge.merge,
     "merge-back": merge.merge_back,
@@ -171,7 +175,7 @@ def _is_row(job: Job) -> bool:
 
 
 def _trained(job: Job) -> bool:
-    return job.variant.kind in ("pretrain", "cpt") or job.variant.method in TUNED
+    return isinstance(job.variant.stage, TrainingStage) or job.variant.method in TUNED
 
 
 def _fingerprints(jobs: list[Job]) -> list[str]:

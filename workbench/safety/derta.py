@@ -6,39 +6,26 @@ q a harmful request, r a safe and h a harmful response, k drawn from 0..|h|, s t
 term (MLE with a harmful response prefix) scores r behind a part of h; the second (reinforced transition
 optimization, RTO) asks for s at every place of h, whose tokens are only read and never imitated.
 
-Rows are made from token ids; the model and its forward pass stay as they are, so that any training of ours
-or of others takes them. Differences to the released code: prefixes are cut between tokens, not words, and the
-dropout of RTO places is drawn over the response, not over the whole padded row.
+Rows are made from token ids; the model and its forward pass stay as they are, so the one loop takes them
+beside rows of harmless exchanges. As in the released code the loss is a mean over tokens, not the sum of the
+formula. Differences to it: prefixes are cut between tokens, not words, and the dropout of RTO places is drawn
+over the response, not over the whole padded row.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
-from workbench.data import NO_TARGET, Batch
-from workbench.errors import DataError, ModelError
+from workbench.data import NO_TARGET, Row, answered, parted, tokenized
+from workbench.errors import DataError, ModelError, RecipeError
 
+PREFIXED, TRANSITIONS = "prefixed", "transitions"  # the sources of the rows of the two terms
 EMPTY_EVERY = 3  # every so-manieth prefix is empty, so that refusing at once is trained too
-PADDING = -1  # the document of a place that holds nothing
-
-
-@dataclass(frozen=True)
-class Row:
-    """One exchange.
-
-    Attributes:
-        tokens: n ids.
-        labels: n ids, what is asked for at the place of each token; NO_TARGET where nothing is.
-    """
-
-    tokens: tuple[int, ...]
-    labels: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -57,25 +44,24 @@ class Opener:
     forms: tuple[int, ...]
 
 
-def refusal_token(
-    tokenizer: PreTrainedTokenizerBase, refusals: Sequence[str], stem: str | None = None
-) -> Opener:
-    """Find s: the first token of the refusals, where an answer begins.
+def refusal_token(tokenizer: PreTrainedTokenizerBase, refusals: Sequence[str]) -> Opener:
+    """Find s: the first token of the refusals, as they are told behind the chat template.
 
     Args:
         tokenizer: of the model.
         refusals: the safe responses in use; all must begin with the same token.
-        stem: text in front of an answer; None for what the chat template puts there.
 
     Raises:
-        DataError: no refusals, a blank one, or refusals that begin differently.
-        ModelError: the tokenizer has no chat template and no stem is given, or the first token of a refusal
-            is blank or belongs to the stem.
+        DataError: no refusals, a blank one, refusals that begin differently, or a chat template that does
+            not part prompt and answer.
+        ModelError: the first token of a refusal is blank, or the template's and not the refusal's.
     """
     if not refusals:
         raise DataError("refusals: none are given, so there is no refusal token; give the safe responses")
-    stem = _stem(tokenizer) if stem is None else stem
-    tokens = [_first(tokenizer, stem, refusal, number) for number, refusal in enumerate(refusals)]
+    if blank := [number for number, refusal in enumerate(refusals) if not refusal.strip()]:
+        raise DataError(f"refusals: row {blank[0]} is blank; leave it out, or write a refusal")
+    told = tokenized((parted(tokenizer, "?", refusal) for refusal in refusals), tokenizer)
+    tokens = [answer[0] for _, answer in told]
     counts = Counter(tokens).most_common()
     if len(counts) > 1:
         odd = next(number for number, token in enumerate(tokens) if token != counts[0][0])
@@ -85,9 +71,32 @@ def refusal_token(
             "token must begin them all; keep the rows of one opener, or reword the others"
         )
     text = str(tokenizer.decode(tokens[:1])).strip()
+    if not text or not refusals[0].strip().startswith(text):
+        raise ModelError(
+            f"refusals: behind the chat template they begin with {text!r}, and {refusals[0][:20]!r} does "
+            "not; use a model whose template and tokenizer part where the answer begins"
+        )
     encoded = (tokenizer.encode(form, add_special_tokens=False) for form in (text, f" {text}"))
     forms = dict.fromkeys((tokens[0], *(found[0] for found in encoded if len(found) == 1)))
     return Opener(tokens[0], text, tuple(forms))
+
+
+def mixture(harmless: Mapping[str, float], share: float) -> dict[str, float]:
+    """Weights of all sources; they sum to 1, and the two terms have the same.
+
+    Args:
+        harmless: weights of the sources of harmless exchanges, which sum to 1.
+        share: of the rows of the two terms together.
+
+    Raises:
+        RecipeError: a source is named as those of the two terms are.
+    """
+    if taken := sorted({PREFIXED, TRANSITIONS} & set(harmless)):
+        raise RecipeError(
+            f"mixture: {', '.join(taken)} is what derta calls rows of its own; rename the source"
+        )
+    weights = {name: (1 - share) * weight for name, weight in harmless.items()}
+    return {PREFIXED: share / 2, TRANSITIONS: share / 2} | weights
 
 
 def prefix_length(number: int, longest: int, rng: random.Random) -> int:
@@ -99,19 +108,6 @@ def prefix_length(number: int, longest: int, rng: random.Random) -> int:
         rng: of the row.
     """
     return 0 if number % EMPTY_EVERY == 0 or longest == 0 else rng.randint(1, longest)
-
-
-def answered(prompt: Sequence[int], answer: Sequence[int]) -> Row:
-    """An ordinary row: the answer is scored, the prompt is not.
-
-    Args:
-        prompt: what stands before the answer, chat marks included.
-        answer: with the mark that ends it.
-
-    Raises:
-        DataError: the prompt or the answer is empty.
-    """
-    return prefixed(prompt, (), answer, 0)
 
 
 def prefixed(prompt: Sequence[int], harmful: Sequence[int], safe: Sequence[int], k: int) -> Row:
@@ -127,12 +123,9 @@ def prefixed(prompt: Sequence[int], harmful: Sequence[int], safe: Sequence[int],
         DataError: the prompt or the safe response is empty, or k is out of range.
     """
     _check_prompt(prompt)
-    if not safe:
-        raise DataError("the safe response is empty; leave the row out, or give it a response")
     if not 0 <= k <= len(harmful):
         raise DataError(f"k: {k} is not in 0..{len(harmful)}, the length of the harmful response")
-    read = (*prompt, *harmful[:k])
-    return Row((*read, *safe), (NO_TARGET,) * len(read) + tuple(safe))
+    return answered((*prompt, *harmful[:k]), safe)
 
 
 def transition(
@@ -161,106 +154,6 @@ def transition(
     return Row((*prompt, *harmful), (NO_TARGET,) * len(prompt) + tuple(labels))
 
 
-def cut(row: Row, most: int) -> Row:
-    """The first `most` tokens of a row.
-
-    Raises:
-        DataError: nothing that is scored would be left.
-    """
-    if len(row.tokens) <= most:
-        return row
-    kept = Row(row.tokens[:most], row.labels[:most])
-    if set(kept.labels) == {NO_TARGET}:
-        first = next(place for place, label in enumerate(row.labels) if label != NO_TARGET)
-        raise DataError(
-            f"a row is scored from token {first} on only, and would be cut to {most}; raise the sequence "
-            "length, or leave the row out"
-        )
-    return kept
-
-
-def bins(rows: Sequence[Row], sequence_length: int) -> list[list[Row]]:
-    """Rows in their order, as many together as fit into `sequence_length` tokens.
-
-    Raises:
-        DataError: names a row that does not fit by itself.
-    """
-    made: list[list[Row]] = []
-    room = 0
-    for number, row in enumerate(rows):
-        size = _size(row, number, sequence_length)
-        if size > room:
-            made.append([])
-            room = sequence_length
-        made[-1].append(row)
-        room -= size
-    return made
-
-
-def collate(packed: Sequence[Sequence[Row]], sources: Sequence[str], sequence_length: int) -> Batch:
-    """A batch with one sequence for each bin, padded at the end; rows of a bin do not see each other.
-
-    The last token of a row is only ever predicted, so a row of n tokens takes n - 1 places.
-
-    Args:
-        packed: B bins; bins of one row each give a padded batch.
-        sources: B names.
-        sequence_length: L.
-
-    Raises:
-        DataError: a bin has more tokens than places.
-    """
-    shape = (len(packed), sequence_length)
-    tokens, positions = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
-    labels = torch.full(shape, NO_TARGET, dtype=torch.int64)
-    documents = torch.full(shape, PADDING, dtype=torch.int32)
-    for b, rows in enumerate(packed):
-        start = 0
-        for document, row in enumerate(rows):
-            stop = start + _size(row, b, sequence_length - start)
-            tokens[b, start:stop] = torch.tensor(row.tokens[:-1])
-            labels[b, start:stop] = torch.tensor(row.labels[1:])
-            positions[b, start:stop] = torch.arange(stop - start)
-            documents[b, start:stop] = document
-            start = stop
-    return Batch(tokens, labels, positions, documents, list(sources))
-
-
-def _size(row: Row, number: int, room: int) -> int:
-    """Places that a row takes."""
-    size = len(row.tokens) - 1
-    if size > room:
-        raise DataError(
-            f"row {number} takes {size} places and there are {room}; raise the sequence length, or cut it"
-        )
-    return size
-
-
 def _check_prompt(prompt: Sequence[int]) -> None:
     if not prompt:
         raise DataError("the prompt is empty, so nothing precedes the first token; give the row a prompt")
-
-
-def _stem(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the chat template puts around a user's turn, up to where the assistant begins."""
-    if tokenizer.chat_template is None:
-        raise ModelError("the model's tokenizer has no chat template; use an instruct model, or give `stem`")
-    turns = [{"role": "user", "content": "?"}]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-
-
-def _first(tokenizer: PreTrainedTokenizerBase, stem: str, refusal: str, number: int) -> int:
-    """The first token of a refusal behind the stem: where both part, encoded alone and together."""
-    if not refusal.strip():
-        raise DataError(f"refusals: row {number} is blank; leave it out, or write a refusal")
-    alone, both = (tokenizer.encode(text, add_special_tokens=False) for text in (stem, stem + refusal))
-    pairs = enumerate(zip(alone, both, strict=False))
-    place = next((i for i, (left, right) in pairs if left != right), min(len(alone), len(both)))
-    token: int | None = both[place] if place < len(both) else None
-    spelled = "" if token is None else str(tokenizer.decode([token]))
-    if token is None or not spelled.strip() or not refusal.strip().startswith(spelled.strip()):
-        raise ModelError(
-            f"refusals: behind {stem[-20:]!r} the first token of row {number} is {spelled!r}, which does not "
-            "spell its beginning; give a `stem` that ends where the tokenizer parts"
-        )
-    return token

@@ -1,88 +1,88 @@
-"""DPO with an anchor, and the signs of its degeneration (Rafailov et al., arXiv 2305.18290, equation 7).
+"""DPO by TRL, with an anchor, and the signs of its degeneration (Rafailov et al., arXiv 2305.18290, eq. 7).
 
     L = - E log sigma( beta [ log pi(y_w|x) / pi_ref(y_w|x) - log pi(y_l|x) / pi_ref(y_l|x) ] )
         - lambda E log pi(y_w|x) / |y_w|
 
-y_w the chosen and y_l the rejected answer. The second line, the anchor, is the cross entropy of the chosen
-answers per token (as in Pang et al., arXiv 2404.19733); it holds up the likelihood of y_w, which the first
-line lets fall as long as that of y_l falls faster (Razin et al., arXiv 2410.08847).
+y_w the chosen and y_l the rejected answer; pi_ref is the start, which looks over all pairs before the first
+step, so that no second model is held. The second line, the anchor, is the cross entropy of the chosen answers
+per token (as in Pang et al., arXiv 2404.19733); it holds up the likelihood of y_w, which the first line lets
+fall as long as that of y_l falls faster (Razin et al., arXiv 2410.08847).
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
-from workbench.data import NO_TARGET
 from workbench.errors import NumericsError
-from workbench.training.objective import cross_entropies
+from workbench.recipe.safety import Dpo
+from workbench.safety.trainer import Course, Outcome, Part, Row, Scheduled, train
+
+SAMPLED, LONGEST, LOOKS = 8, 64, 4  # answers that are sampled, their tokens, and how often in a training
 
 
-@dataclass(frozen=True)
-class Preference:
-    """Loss of a batch of B pairs.
+class PairTrainer(Scheduled, DPOTrainer):
+    """TRL's DPOTrainer for pairs that are tokens already; it tells nobody that it is in use."""
 
-    Attributes:
-        loss: scalar, nats.
-        chosen_rewards: [B], beta log pi(y_w|x) / pi_ref(y_w|x).
-        rejected_rewards: [B], the same of y_l.
-    """
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset
 
-    loss: Tensor
-    chosen_rewards: Tensor
-    rejected_rewards: Tensor
-
-    @property
-    def margins(self) -> Tensor:
-        """[B], by how much the chosen answer is preferred; the argument of the sigmoid."""
-        return self.chosen_rewards - self.rejected_rewards
+    def _send_telemetry(self) -> None:
+        pass
 
 
-def log_probabilities(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """For each row log pi(y|x) and |y|.
-
-    Args:
-        logits: [B, L, V], any float dtype.
-        labels: [B, L] int64, the token that the logits of the same place predict; NO_TARGET outside of y.
-
-    Returns:
-        [B] float32, nats, summed over y; and [B] int64.
-    """
-    nats = cross_entropies(logits.flatten(0, 1), labels.flatten()).view(labels.shape)
-    return -nats.sum(1), (labels != NO_TARGET).sum(1)
-
-
-def dpo(
-    chosen: Tensor,
-    rejected: Tensor,
-    reference_chosen: Tensor,
-    reference_rejected: Tensor,
-    chosen_tokens: Tensor,
-    *,
-    beta: float = 0.1,
-    anchor: float = 0.0,
-) -> Preference:
-    """The loss of the header; log 2 where policy and reference agree and there is no anchor.
+def prefer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    course: Course,
+    settings: Dpo,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Outcome:
+    """Train a model in place to prefer the chosen answers; every process calls this.
 
     Args:
-        chosen: [B], log pi(y_w|x), nats, summed over the tokens of y_w.
-        rejected: [B], log pi(y_l|x).
-        reference_chosen: [B], log pi_ref(y_w|x).
-        reference_rejected: [B], log pi_ref(y_l|x).
-        chosen_tokens: [B], |y_w|.
-        beta: how dear it is to leave the reference.
-        anchor: lambda.
+        model: the start and the reference, with what is trained requiring gradients.
+        tokenizer: of the model; only its marks are asked for.
+        course: the pairs.
+        settings: beta and the weight of the anchor.
+        callbacks: what else happens in the training.
+
+    Raises:
+        NumericsError: loss or gradient is not finite.
+        RunError: the folder cannot be written, or its checkpoints belong to another training.
     """
-    rewards = beta * (chosen - reference_chosen), beta * (rejected - reference_rejected)
-    loss = -functional.logsigmoid(rewards[0] - rewards[1]).mean()
-    if anchor:
-        loss = loss - anchor * chosen.sum() / chosen_tokens.sum()
-    return Preference(loss, rewards[0].detach(), rewards[1].detach())
+    steps, before = len(course.order), (model.config, model.generation_config)
+    part = Part("", 0, steps, course.stage.learning_rate)
+    # TRL writes the padding token into whatever it is handed.
+    model.config, model.generation_config, tokenizer = copy.deepcopy((*before, tokenizer))
+    losses: dict[str, Any] = {"loss_type": ["sigmoid"]}
+    if settings.anchor:
+        losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, settings.anchor]}
+
+    def make(arguments: Callable[..., Any]) -> Scheduled:
+        own = {"beta": settings.beta, "precompute_ref_log_probs": True, "max_length": None}
+        return PairTrainer(
+            model=model,
+            args=arguments(DPOConfig, **losses, **own),
+            data_collator=DataCollatorForPreference(tokenizer.pad_token_id or 0),  # padding is masked
+            train_dataset=course.rows,
+            processing_class=tokenizer,
+            callbacks=list(callbacks),
+        )
+
+    outcome = train(course, part, model, make, _Watch(model, course, settings.beta))
+    model.config, model.generation_config = before
+    vars(model).pop("forward", None)  # TRL's, with the loss in it
+    return outcome
 
 
 def repetition(tokens: Sequence[int], n: int = 4) -> float:
@@ -127,24 +127,24 @@ class Alarm:
     limit: float
 
     def __str__(self) -> str:
-        return f"step {self.step}: {self.sign}, {self.found:.3g} against at most {self.limit:g}"
+        return f"step {self.step}: {self.sign}, {self.found:.3g} against at most {self.limit:.3g}"
 
 
 @dataclass(frozen=True)
 class Tracker:
-    """Running means of a DPO training and which limits they are beyond; `after` gives the next one.
+    """Running means of a DPO training and which limits were crossed; `after` gives the next one.
 
     Attributes:
         limits: see there.
         fall: running mean of the fall of the chosen answers, nats a token; None before the first step.
         margin: running mean of the margin.
-        beyond: the signs that are over their limit now.
+        told: the signs that an alarm was given for.
     """
 
     limits: Limits = Limits()
     fall: float | None = None
     margin: float | None = None
-    beyond: frozenset[str] = frozenset()
+    told: frozenset[str] = frozenset()
 
     def after(
         self, step: int, chosen: float, margin: float, repeated: float | None = None
@@ -158,8 +158,7 @@ class Tracker:
             repeated: mean `repetition` of sampled answers, where some were sampled.
 
         Returns:
-            The tracker of the next step, and an alarm for each limit that was crossed with this one; an alarm
-            is given once, and again only if the value went back in between.
+            The tracker of the next step, and an alarm for each limit that was crossed for the first time.
 
         Raises:
             NumericsError: a value is NaN or infinite.
@@ -176,16 +175,60 @@ class Tracker:
         }
         if repeated is not None:
             found["the answers repeat themselves"] = (repeated, limits.repetition)
-        over = {sign for sign, (value, limit) in found.items() if value > limit}
-        beyond = (self.beyond - set(found)) | over
-        alarms = [Alarm(sign, step, *found[sign]) for sign in found if sign in over - self.beyond]
-        return replace(self, fall=fall, margin=mean, beyond=frozenset(beyond)), alarms
+        new = [sign for sign, (value, limit) in found.items() if value > limit and sign not in self.told]
+        alarms = [Alarm(sign, step, *found[sign]) for sign in new]
+        return replace(self, fall=fall, margin=mean, told=self.told.union(new)), alarms
 
 
 def _smoothed(past: float | None, value: float, weight: float) -> float:
     return value if past is None else weight * past + (1 - weight) * value
 
 
-def mean_chosen_change(preference: Preference, chosen_tokens: Tensor, beta: float) -> float:
-    """What `Tracker.after` wants as `chosen`: nats a token by which the chosen answers became likelier."""
-    return float(torch.mean(preference.chosen_rewards / beta / chosen_tokens))
+class _Watch:
+    """Shows a tracker every row of the log; a few times in a training the model is heard as well."""
+
+    def __init__(self, model: PreTrainedModel, course: Course, beta: float) -> None:
+        self.model, self.course, self.beta = model, course, beta
+        self.tracker = Tracker()
+        steps = len(course.order)
+        self.looks = {steps * look // LOOKS for look in range(1, LOOKS + 1)}
+
+    def __call__(self, row: Row) -> list[str]:
+        step = row["step"]
+        if step in self.looks and "repetition" not in row:
+            row["repetition"] = self._repetition()
+        length = self.course.sizes["chosen_ids"][self.course.order[step - 1]].mean()
+        change = row["rewards/chosen"] / self.beta / length
+        self.tracker, alarms = self.tracker.after(step, change, row["rewards/margins"], row.get("repetition"))
+        return [str(alarm) for alarm in alarms]
+
+    @torch.no_grad()
+    def _repetition(self) -> float:
+        """Mean repetition of greedy answers to the first prompts; every process generates alike."""
+        rows = [self.course.rows[int(number)] for number in self.course.order.ravel()[:SAMPLED]]
+        prompts = [torch.tensor(row["prompt_ids"]) for row in rows]
+        ends = sorted({row["chosen_ids"][-1] for row in rows})
+        tokens = pad_sequence(prompts, batch_first=True, padding_side="left")
+        seen = pad_sequence(
+            [torch.ones_like(each) for each in prompts], batch_first=True, padding_side="left"
+        )
+        model: Any = self.model
+        training, device = model.training, model.device
+        model.eval()
+        answers = model.generate(
+            input_ids=tokens.to(device),
+            attention_mask=seen.to(device),
+            max_new_tokens=LONGEST,
+            do_sample=False,
+            eos_token_id=ends,
+            pad_token_id=ends[0],
+            synced_gpus=False,
+        )[:, tokens.shape[1] :]
+        model.train(training)
+        return sum(repetition(_spoken(answer, ends)) for answer in answers.tolist()) / len(rows)
+
+
+def _spoken(answer: list[int], ends: Sequence[int]) -> list[int]:
+    """What was said up to the mark that ends it."""
+    stops = [place for place, token in enumerate(answer) if token in ends]
+    return answer[: stops[0]] if stops else answer

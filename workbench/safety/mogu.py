@@ -6,33 +6,39 @@ An instruction has two answers, an affirming and a rejecting one; CE is the cros
     unwilling responder  L = CE(rejecting) / CE(affirming)
     routers              L = CE(y|x) + lambda [ mean (a - t)^2 + mean (b - (1 - t))^2 ]
 
-t is 1 where the instruction is malicious and 0 where it is benign; means are over layers and tokens. A ratio
-is lowered without end by an ever worse answer below the line, so that CE counts up to a ceiling only.
+t is 1 where the instruction is malicious and 0 where it is benign, and y the answer that is right there;
+means are over layers and tokens. A ratio is lowered without end by an ever worse answer below the line, so
+that CE counts up to a ceiling only: that of a guess, log V.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Literal
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import TrainingArguments
 
-from workbench.data import Batch
-from workbench.errors import DataError
+from workbench.data import NO_TARGET
 from workbench.models.mogu import MoguModel, projections
+from workbench.recipe.safety import Mogu
+from workbench.safety.trainer import Course, Outcome, Part, Scheduled, train
+from workbench.training.objective import cross_entropies
 
-Part = Literal["unwilling", "glad", "routers"]
+Trained = Literal["glad", "unwilling", "routers"]  # in this order
 
-BALANCE = 2.0  # lambda of the released code
 FLOOR = 0.05  # nats a token; below it a ratio would be all rounding
 
 
-def train_only(model: MoguModel, part: Part) -> None:
+def train_only(model: MoguModel, part: Trained) -> None:
     """Let one responder, or the routers, answer and be trained, and nothing else.
 
     Args:
-        model: changed in place; in router training it keeps the shares that `balance` looks at.
+        model: changed in place; in router training it keeps the shares that the balance loss looks at.
         part: which.
     """
     model.requires_grad_(False)
@@ -54,8 +60,7 @@ def ratio_loss(wanted: Tensor, opposed: Tensor, ceiling: float) -> Tensor:
     Args:
         wanted: [B], cross entropy of the answer to learn, nats a token.
         opposed: [B], that of the answer to unlearn.
-        ceiling: nats a token up to which `opposed` counts; log V, the cross entropy of a guess, is a natural
-            one. Beyond it there is no gradient from that answer.
+        ceiling: nats a token up to which `opposed` counts. Beyond it there is no gradient from that answer.
 
     Returns:
         Scalar.
@@ -79,37 +84,106 @@ def balance_loss(shares: Sequence[tuple[Tensor, Tensor]], malicious: Tensor, cou
     return (torch.stack(terms).mean(0) * counted).sum() / counted.sum().clamp(min=1)
 
 
-def balance(
-    malicious: Collection[str], benign: Collection[str], weight: float = BALANCE
-) -> Callable[[nn.Module, Batch, Tensor], Tensor]:
-    """The penalty of router training: lambda times the balance loss, t from the source of each row.
+def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    """Pairs as a batch: first the right answers of B pairs, then the wrong ones, and t.
 
-    The penalty takes what the projections kept in the forward pass of the batch, and leaves none.
+    Returns:
+        `input_ids`, `attention_mask` and `labels` [2B, L] int64, the labels NO_TARGET outside of the answers;
+        `malicious` [B] bool.
+    """
+    told = [(row["prompt_ids"], row[answer]) for answer in ("chosen_ids", "rejected_ids") for row in rows]
+    tokens = [torch.tensor(prompt + answer) for prompt, answer in told]
+    labels = [torch.tensor([NO_TARGET] * len(prompt) + answer) for prompt, answer in told]
+    return {
+        "input_ids": pad_sequence(tokens, batch_first=True),
+        "attention_mask": pad_sequence([torch.ones_like(each) for each in tokens], batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=NO_TARGET),
+        "malicious": torch.tensor([row["malicious"] for row in rows]),
+    }
+
+
+class PartTrainer(Scheduled):
+    """A Trainer with the losses of the header."""
+
+    part: Trained
+    balance: float
+    noted: dict[str, list[float]]
+
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
+        """The loss of the part that is trained."""
+        malicious, labels = inputs["malicious"], inputs["labels"]
+        seen = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        if self.part == "routers":
+            pairs = len(malicious)
+            seen, labels = {name: each[:pairs] for name, each in seen.items()}, labels[:pairs]
+        logits, labels = model(**seen, use_cache=False).logits[:, :-1], labels[:, 1:]
+        nats = cross_entropies(logits.flatten(0, 1), labels.flatten()).view(labels.shape).sum(1)
+        counts = (labels != NO_TARGET).sum(1)
+        if self.part == "routers":
+            balance = balance_loss(self._shares(), malicious, seen["attention_mask"].bool())
+            self._note(balance=balance)
+            return nats.sum() / counts.sum() + self.balance * balance
+        chosen, rejected = (nats / counts).chunk(2)
+        affirming = torch.where(malicious, rejected, chosen)
+        rejecting = torch.where(malicious, chosen, rejected)
+        self._note(affirming=affirming.mean(), rejecting=rejecting.mean())
+        wanted, opposed = (affirming, rejecting) if self.part == "glad" else (rejecting, affirming)
+        return ratio_loss(wanted, opposed, math.log(logits.shape[-1]))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the losses are made of."""
+        logs |= {name: sum(values) / len(values) for name, values in self.noted.items()}
+        self.noted.clear()
+        super().log(logs, start_time)
+
+    def _shares(self) -> list[tuple[Tensor, Tensor]]:
+        """What the projections kept of the last forward pass; they keep it no longer."""
+        kept = []
+        assert self.model is not None
+        for projection in projections(self.model):
+            assert projection.shares is not None, "train_only() lets routed projections keep their shares"
+            kept.append(projection.shares)
+            projection.shares = None
+        return kept
+
+    def _note(self, **figures: Tensor) -> None:
+        for name, value in figures.items():
+            self.noted[name].append(float(self.accelerator.gather(value.detach()).mean()))
+
+
+def teach(model: MoguModel, course: Course, settings: Mogu) -> dict[str, Outcome]:
+    """Train the responders and then the routers, in place, a third of the steps each.
 
     Args:
-        malicious: names of the sources of malicious instructions.
-        benign: names of the others.
-        weight: lambda.
+        model: with responders; afterwards it answers routed.
+        course: the pairs.
+        settings: rate of the routers and weight of their balance loss.
+
+    Returns:
+        By part; every process calls this.
 
     Raises:
-        DataError: a source is in both; and, from the penalty, a row of a source that is in neither.
+        NumericsError: loss or gradient is not finite.
+        RunError: the folder cannot be written, or its checkpoints belong to another training.
     """
-    if both := set(malicious) & set(benign):
-        raise DataError(f"source {min(both)} is both malicious and benign; name each source once")
+    steps, parts = len(course.order), get_args(Trained)
+    outcomes = {}
+    for index, name in enumerate(parts):
+        first, end = (steps * place // len(parts) for place in (index, index + 1))
+        rate = settings.router_learning_rate if name == "routers" else course.stage.learning_rate
+        train_only(model, name)
 
-    def penalty(model: nn.Module, batch: Batch, logits: Tensor) -> Tensor:
-        shares = []
-        for projection in projections(model):
-            assert projection.shares is not None, "train_only() lets routed projections keep their shares"
-            shares.append(projection.shares)
-            projection.shares = None
-        for row, source in enumerate(batch.sources):
-            if source not in malicious and source not in benign:
-                raise DataError(
-                    f"row {row} of a batch is from {source}, which is neither malicious nor benign; name it "
-                    "as one of them"
-                )
-        t = torch.tensor([source in malicious for source in batch.sources], device=logits.device)
-        return weight * balance_loss(shares, t, batch.documents >= 0)
+        def make(arguments: Callable[..., Any], name: Trained = name) -> Scheduled:
+            trainer = PartTrainer(
+                model=model,
+                args=arguments(TrainingArguments),
+                data_collator=collate,
+                train_dataset=course.rows,
+            )
+            trainer.part, trainer.balance, trainer.noted = name, settings.balance, defaultdict(list)
+            return trainer
 
-    return penalty
+        outcomes[name] = train(course, Part(name, first, end - first, rate), model, make)
+    model.steering.keep = False
+    model.requires_grad_(True)
+    return outcomes

@@ -1,4 +1,4 @@
-"""Pairs: a request with the answer that does what is asked and the one that refuses, and their order in training.
+"""Pairs: a request with the answer that does what is asked and the one that refuses; their order in training.
 
 Half of what a defence learns is when not to refuse: a harmless request is affirmed, and what it turns down
 there is one of the refusals that it learns elsewhere. Letters: P prompts, N pairs.
@@ -7,8 +7,11 @@ there is one of the refusals that it learns elsewhere. Letters: P prompts, N pai
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,11 +119,28 @@ def encode(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, length: in
     return Encoded(rows, cut, len(pairs) - len(rows))
 
 
+def write(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Write the rows of `encode` where every process finds them, and TRL has a place beside them."""
+    import datasets
+
+    shutil.rmtree(folder, ignore_errors=True)
+    datasets.disable_progress_bars()  # they flash by; the workbench shows progress of its own
+    datasets.Dataset.from_list(list(rows)).save_to_disk(folder)
+
+
+def load(folder: Path) -> Any:
+    """What `write` wrote, as a datasets.Dataset."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    return datasets.load_from_disk(folder)
+
+
 def order(sizes: Mapping[str, int], weights: Mapping[str, float], steps: int, batch: int, seed: int) -> Any:
     """Which pair stands where: every batch has of each source what its weight is worth, give or take one.
 
-    Over any stretch of batches a source is at most one pair away from its share, for two sources at most half.
-    A source is read in an order drawn anew for each time it is read through.
+    From the first batch to any other a source is at most a pair away from its share, of two sources half a
+    pair. A source is read in an order drawn anew for each time it is read through.
 
     Args:
         sizes: pairs of each source; they are numbered through, source after source.
@@ -138,7 +158,7 @@ def order(sizes: Mapping[str, int], weights: Mapping[str, float], steps: int, ba
     firsts = np.cumsum([0, *sizes.values()])
     made = np.empty((steps, batch), np.int64)
     given = [quota.state(step).given for step in range(steps + 1)]
-    for step, (before, after) in enumerate(zip(given, given[1:], strict=False)):
+    for step, (before, after) in enumerate(pairwise(given)):
         row = [
             firsts[i] + _drawn(np.arange(before[i], after[i], dtype=np.uint64), sizes[name], seed, name)
             for i, name in enumerate(names)

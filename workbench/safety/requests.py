@@ -9,8 +9,10 @@ Nothing here imports torch before rows are read, so that a wrong file is found e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -27,6 +29,7 @@ from workbench.safety.splits import Manifest, Part, Sides
 
 FOLDER = Path(__file__).resolve().parents[2] / "evals" / "requests"
 TOPIC = "all"  # of every row of a set without topics
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +130,7 @@ def requests_identity(name: str, seed: int) -> dict[str, Any]:
     if any(origin and origin.hub for origin in (settings.harmful, settings.harmless)):
         return settings.model_dump(mode="json", exclude={"description"})
     parts = divided(name, seed)
-    return {"rows": storage.digest({part: [asdict(row) for row in found] for part, found in parts.items()})}
+    return {"rows": storage.digest({part: [vars(row) for row in found] for part, found in parts.items()})}
 
 
 def divided(name: str, seed: int) -> dict[Part, list[Request]]:
@@ -143,9 +146,8 @@ def divided(name: str, seed: int) -> dict[Part, list[Request]]:
             not know; names file and row.
     """
     settings = load_requests(name)
-    made = list(_world(seed) if settings.miniworld else _dressed(settings))
     try:
-        return settings.manifest.divide(made)
+        return settings.manifest.divide(_world(seed) if settings.miniworld else _dressed(settings))
     except DataError as error:
         raise DataError(f"request set {name}: {error}") from error
 
@@ -156,11 +158,12 @@ def _sides(rows: Mapping[str, Style | miniworld.Style | Hazard]) -> Sides:
     return Sides(**{side: tuple(n for n, s in named.items() if s == side) for side in ("seen", "unseen")})
 
 
-def _world(seed: int) -> Iterator[Request]:
+@lru_cache(maxsize=4)
+def _world(seed: int) -> tuple[Request, ...]:
     """Requests of the miniature world; those about one target are one base question."""
     told = {each.id: each.prompt for each in miniworld.instructions(seed)}
-    for attack in miniworld.attacks(seed):
-        yield Request(
+    attacks = (
+        Request(
             id=attack.id,
             base_id=_target(attack.request_id),
             topics=(attack.topic,),
@@ -171,8 +174,10 @@ def _world(seed: int) -> Iterator[Request]:
             answer=attack.answer,
             refusal=attack.refusal,
         )
-    for each in miniworld.look_alikes(seed):
-        yield Request(
+        for attack in miniworld.attacks(seed)
+    )
+    look_alikes = (
+        Request(
             id=each.id,
             base_id=_target(each.id),
             topics=(each.topic,),
@@ -182,6 +187,9 @@ def _world(seed: int) -> Iterator[Request]:
             prompt=each.prompt,
             answer=each.answer,
         )
+        for each in miniworld.look_alikes(seed)
+    )
+    return (*attacks, *look_alikes)
 
 
 def _target(name: str) -> str:
@@ -190,13 +198,16 @@ def _target(name: str) -> str:
 
 
 def _dressed(settings: RequestSet) -> Iterator[Request]:
-    """Requests of data files, the harmful ones in every style of the manifest."""
-    styles = settings.manifest.styles
+    """Requests of data files, the harmful ones in every style of the manifest.
+
+    Rows with the same words are one base question, so that a request that stands twice plays one part.
+    """
+    styles, bases = settings.manifest.styles, dict[str, str]()
     for kind, origin in (("harmful", settings.harmful), ("harmless", settings.harmless)):
         for row in bare(origin) if origin else ():
-            base = f"{kind}/{row.id}"
+            base = bases.setdefault(" ".join(_WORD.findall(row.request.casefold())), f"{kind}/{row.id}")
             for style in (PLAIN, *styles.seen, *styles.unseen) if kind == "harmful" else (PLAIN,):
-                name = f"{base}/{style}"
+                name = f"{kind}/{row.id}/{style}"
                 yield Request(
                     id=name,
                     base_id=base,

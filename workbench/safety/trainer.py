@@ -1,9 +1,9 @@
 """Training on pairs by transformers' Trainer under DeepSpeed, with the habits of the one loop.
 
-The Trainer keeps the time of a step; what it would log, save and show by itself is off, and a callback does as
-the one loop does: the same metrics.jsonl, the same progress, the same checkpoints. These are safetensors by
-parameter name, so nothing pickled is ever written or read, and what goes on may have other processes than what
-was stopped. Nothing is drawn at random in a step, and which pairs it sees is planned ahead, so a training that
+The Trainer makes the steps; what it would log, save and show by itself is off, and a callback does as the one
+loop does: the same metrics.jsonl, the same progress, the same checkpoints. These are safetensors by parameter
+name, so nothing pickled is ever written or read, and what goes on may have other processes than what was
+stopped. Nothing is drawn at random in a step, and which pairs it sees is planned ahead, so a training that
 went on ends where it would have ended.
 
 Pairs are of many lengths, so `engine.compile` is left to the one loop: every length would be compiled anew.
@@ -11,6 +11,7 @@ Pairs are of many lengths, so `engine.compile` is left to the one loop: every le
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -40,6 +41,8 @@ from workbench.training.checkpoint import Checkpoint
 from workbench.training.engine import micro_batch_size
 from workbench.training.log import MetricsLog
 from workbench.training.loop import ROWS
+
+BUCKET = 200_000_000  # numbers; beyond the model it only wastes memory, and DeepSpeed wants it even
 
 Row = dict[str, Any]
 Watch = Callable[[Row], list[str]]  # looks at a row of the log, may add to it, and gives what to tell
@@ -118,7 +121,7 @@ class Outcome:
     told: list[str] = field(default_factory=list)
 
 
-class Scheduled(Trainer):  # type: ignore[misc]
+class Scheduled(Trainer):
     """A Trainer whose learning rate follows a schedule of the workbench."""
 
     factor: Callable[[int], float]
@@ -126,7 +129,8 @@ class Scheduled(Trainer):  # type: ignore[misc]
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule, by how many steps this Trainer has made."""
         if self.lr_scheduler is None:
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self.factor)
+            chosen: Any = optimizer or self.optimizer
+            self.lr_scheduler = LambdaLR(chosen, self.factor)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -163,6 +167,7 @@ def train(
     if last:
         state.check_trainable(model, last.state)
     done, dtype = last.step if last else 0, model.dtype
+    size = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if last and done == part.steps:
         _put(model, last.state["weight"])
@@ -170,7 +175,7 @@ def train(
     if course.engine.precision != "bfloat16":
         model.float()
     with _apart():
-        trainer = make(partial(_arguments, course, part, done, world))
+        trainer: Any = make(partial(_arguments, course, part, done, world, size))
         left = course.order[part.first + done : part.first + part.steps]
         trainer.train_dataset = trainer.train_dataset.select(left.ravel())
         schedule = course.stage.schedule
@@ -192,12 +197,12 @@ def train(
     return Outcome(loop.seconds(), busy, loop.loss, trainable, held, loop.told)
 
 
-class _Loop(TrainerCallback):  # type: ignore[misc]
+class _Loop(TrainerCallback):
     """What the one loop does around a step."""
 
     def __init__(
         self,
-        trainer: Scheduled,
+        trainer: Any,
         course: Course,
         part: Part,
         last: Checkpoint | None,
@@ -235,8 +240,9 @@ class _Loop(TrainerCallback):  # type: ignore[misc]
             state.restore(self.engine, self.last.state)
         self.started = time.perf_counter()
 
-    def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+    def on_log(self, *_: Any, **given: Any) -> None:
         """A step is over: write down how it was, and save where it is time to."""
+        logs: dict[str, float] = given["logs"]
         if "loss" not in logs:  # the Trainer's own last words
             return
         self.done += 1
@@ -279,7 +285,9 @@ class _Seen:
         return getattr(self._engine, name)
 
 
-def _arguments(course: Course, part: Part, done: int, world: int, kind: type[Any], **own: Any) -> Any:
+def _arguments(
+    course: Course, part: Part, done: int, world: int, size: int, kind: type[Any], **own: Any
+) -> Any:
     """Arguments of a class for the rest of a part; what the Trainer would do besides training is off."""
     stage, engine = course.stage, course.engine
     micro = micro_batch_size(stage, world)
@@ -298,7 +306,7 @@ def _arguments(course: Course, part: Part, done: int, world: int, kind: type[Any
         gradient_checkpointing=engine.activation_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         bf16=engine.precision == "bfloat16",
-        deepspeed=_deepspeed(engine),
+        deepspeed=_deepspeed(engine, min(size + size % 2, BUCKET)),
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
@@ -312,14 +320,14 @@ def _arguments(course: Course, part: Part, done: int, world: int, kind: type[Any
     )
 
 
-def _deepspeed(engine: Engine) -> dict[str, Any]:
-    """DeepSpeed's configuration; the Trainer fills in what is auto.
+def _deepspeed(engine: Engine, bucket: int) -> dict[str, Any]:
+    """DeepSpeed's configuration, with so many numbers to a bucket; the Trainer fills in what is auto.
 
     ZeRO is at stage 2 at least, for at stage 0 the Trainer does not get to know the norm of the gradient, and
     stage 2 is the faster one of the others.
     """
     zero: dict[str, Any] = {"stage": max(engine.zero_stage, 2), "contiguous_gradients": True}
-    zero |= {name: "auto" for name in ("reduce_bucket_size", "allgather_bucket_size")}
+    zero |= {"reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
     if engine.zero_stage == 3:
         zero |= {
             name: "auto" for name in ("stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
@@ -376,10 +384,14 @@ def _logged(path: Path, part: Part, done: int) -> Iterator[Row]:
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Take back what a Trainer under DeepSpeed leaves in globals and the environment, for whoever comes next."""
+    """Take back what a Trainer under DeepSpeed leaves in globals and the environment."""
     before = dict(os.environ)
-    # TRL asks for it when it looks over the pairs with the reference.
-    os.environ["TQDM_DISABLE"] = "1"
+    # Accelerate remarks that it leaves it to DeepSpeed to count micro-batches, as it should.
+    logging.getLogger("accelerate.accelerator").setLevel(logging.ERROR)
+    os.environ["TQDM_DISABLE"] = "1"  # TRL asks for it when it looks over the pairs with the reference
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", str(torch.get_num_threads())
+    )  # or accelerate chooses, and says so
     try:
         yield
     finally:

@@ -92,7 +92,7 @@ class Built:
         triplets: in the order of the prompts.
         safe: the target's answer is safe already.
         unjudged: the judge gave no score.
-        empty: called unsafe, but there is no text to reject.
+        empty: there is no text to reject.
         unanswered: no candidate is safe.
     """
 
@@ -140,18 +140,19 @@ def build(
     ):
         where = f"row {row} ({prompt.id})"
         chosen = _first_safe(offered, threshold, where)
-        if _probability(score, where) is None:
-            none["unjudged"] += 1
-        elif score is not None and score <= threshold:
-            none["safe"] += 1
-        elif not answer.strip():
+        judged = _probability(score, where)
+        if not answer.strip():
             none["empty"] += 1
+        elif judged is None:
+            none["unjudged"] += 1
+        elif judged <= threshold:
+            none["safe"] += 1
         elif chosen is None:
             none["unanswered"] += 1
         else:
             both = {"chosen": chosen.text, "chosen_source": chosen.source, "rejected": answer}
-            judged = {"rejected_judge": judge, "rejected_score": score}
-            made.append(_triplet({**prompt.model_dump(), **both, **judged}, where))
+            scored = {"rejected_judge": judge, "rejected_score": judged}
+            made.append(_triplet({**prompt.model_dump(), **both, **scored}, where))
     return Built(made, **none)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from workbench.evaluation.measurement import Measurement
-from workbench.sheet import compare, samples, statistics, status, wording
+from workbench.sheet import compare, safety, samples, statistics, status, wording
 from workbench.sheet.compare import Comparison
 from workbench.sheet.samples import Sample
 from workbench.sheet.sheet import Metric, Row, RowInput, Sheet, unit_of
@@ -69,7 +69,11 @@ def _draft(row: RowInput, by_metric: Mapping[str, Mapping[str, Sample]]) -> Row:
     }
     apart = ("measurements", "warnings", "seeds")
     kept = {name: value for name, value in vars(row).items() if name not in apart}
-    infinite = [f"{key} is not a finite number" for key, metric in metrics.items() if metric.value is None]
+    infinite = [
+        f"{key} is not a finite number"
+        for key, metric in metrics.items()
+        if metric.value is None and not safety.is_detail(key)
+    ]
     return Row(**kept, metrics=metrics, status="sound", warnings=[*row.warnings, *infinite])
 
 
@@ -108,8 +112,9 @@ def _family(
     by_metric: Mapping[str, Mapping[str, Sample]],
     units: Mapping[str, Unit],
 ) -> tuple[list[Comparison], list[str]]:
-    """The row's comparisons, and why some could not be made."""
+    """The row's comparisons, and why some could not be made; details do not weigh on the headlines' p."""
     family: list[compare.Pair] = []
+    details: list[compare.Pair] = []
     obstacles: list[str] = []
     if row.parent is not None and row.parent not in {other.variant for other in rows}:
         obstacles.append(f"not compared with its parent {row.parent}, which is not a row of this sheet")
@@ -118,11 +123,13 @@ def _family(
             sample, other = by_metric[key][row.variant], by_metric[key].get(against)
             if other is None or _told_by_perplexity(key, row.variant, against, by_metric):
                 continue
-            if reason := compare.obstacle(sample, other):
+            detail = safety.is_detail(key)
+            if not (reason := compare.obstacle(sample, other)):
+                pair = compare.Pair(row.variant, sample, against, other, units[key])
+                (details if detail else family).append(pair)
+            elif not detail:
                 obstacles.append(f"{key} is not compared with {against}: {reason}")
-            else:
-                family.append(compare.Pair(row.variant, sample, against, other, units[key]))
-    return compare.conclude(family), obstacles
+    return safety.withheld(compare.conclude(family) + compare.conclude(details), row.metrics), obstacles
 
 
 def _told_by_perplexity(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workbench.sheet import wording
+from workbench.sheet import safety, safety_findings, wording
 from workbench.sheet.compare import Comparison, Verdict
 from workbench.sheet.frontier import Frontier, frontiers, is_race
 from workbench.sheet.sheet import Row, Sheet
@@ -60,6 +60,7 @@ def answers(sheet: Sheet) -> list[Answer]:
     every = [
         Answer("What was learnt", {"": [found for row in trained for found in _learnt(sheet, row)]}),
         Answer("What was forgotten", {"": [found for row in trained for found in _forgotten(sheet, row)]}),
+        Answer("What became of safety", _safety(sheet)),
         Answer("One row against another", {"": [found for row in made for found in _named(sheet, row)]}),
         Answer("The frontier", {"": _frontier(sheet, planes[0]) if planes and is_race(sheet) else []}),
         Answer(
@@ -70,10 +71,21 @@ def answers(sheet: Sheet) -> list[Answer]:
     return [answer for answer in every if answer.findings]
 
 
+def _safety(sheet: Sheet) -> dict[str, list[Finding]]:
+    """What judged answers say; everywhere else they are left out, as attacks need all of it beside them."""
+    return {
+        title: [Finding(*told) for told in group] for title, group in safety_findings.groups(sheet).items()
+    }
+
+
 def _against(sheet: Sheet, row: Row, other: str | None) -> list[Comparison]:
     """Comparisons with another row; bits per byte only where the same text has no perplexity."""
     found = sheet.against(row.variant, other)
-    return [comparison for metric, comparison in found.items() if not wording.repeats(metric, found)]
+    return [
+        comparison
+        for metric, comparison in found.items()
+        if not wording.repeats(metric, found) and not safety.of_answers(metric)
+    ]
 
 
 def _since_training(sheet: Sheet, row: Row) -> list[Comparison]:

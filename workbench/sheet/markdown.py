@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from workbench.sheet import findings, frontier, preparation_table, race_table, table
+from workbench.sheet import findings, frontier, ledger, preparation_table, race_table, table
 from workbench.sheet.sheet import Sheet, check_expectations
 from workbench.sheet.stability import Stability
 from workbench.sheet.status import Status
@@ -27,7 +27,7 @@ def markdown(
     expect: Mapping[str, tuple[float, float]],
     against: Sequence[preparation_table.Table] = (),
 ) -> str:
-    """The findings, the table, and what its signs mean; lines of the table are at most 100 wide."""
+    """The findings, the table, and what its signs mean; its lines are at most 100 wide."""
     parts = [f"# {sheet.recipe}"]
     for answer in findings.answers(sheet):
         lines = [f"- **{found.subject}**: {found.sentence}" for found in answer.findings]
@@ -36,6 +36,7 @@ def markdown(
     parts += [_aligned(rows) for rows in table.compact(sheet, WIDTH)]
     parts.append(f"{table.LEGEND} {SPREAD}{table.SEEDS if sheet.seeded else ''}")
     parts.append("\n".join(f"- {_escape(line)}" for line in table.legend(sheet)))
+    parts += _ledger(sheet)
     parts += _race(sheet, gaps)
     for each in against:
         parts += [f"## {each.title}", each.subtitle, _aligned(each.lines), each.legend]
@@ -59,6 +60,20 @@ def _race(sheet: Sheet, gaps: Sequence[Stability]) -> list[str]:
     if columns := race_table.gaps(sheet, gaps):
         parts += ["## Stability gaps", *_columns(columns), race_table.GAPS_LEGEND]
     return parts
+
+
+def _ledger(sheet: Sheet) -> list[str]:
+    """The tables of safety, uncut: what they hold must stand side by side."""
+    if not ledger.rows(sheet):
+        return []
+    parts = ["## Safety", _aligned(_lines(ledger.levels(sheet))), ledger.LEGEND]
+    if columns := ledger.changes(sheet):
+        parts += [_aligned(_lines(columns)), ledger.CHANGES_LEGEND]
+    return parts
+
+
+def _lines(columns: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [list(line) for line in zip(*columns, strict=True)]
 
 
 def _columns(columns: list[list[str]]) -> list[str]:
@@ -91,6 +106,9 @@ def render(sheet: Sheet, console: Console) -> None:
     for index, rows in enumerate(table.compact(sheet, console.width - 2)):
         console.print(_drawn(rows, Text(sheet.recipe, style="bold") if index == 0 else None))
     console.print(Text(f"{table.LEGEND} {SPREAD}", style="dim"))
+    if ledger.rows(sheet):
+        console.print(_drawn(_lines(ledger.levels(sheet, console.width - 2)), Text("Safety", style="bold")))
+        console.print(Text(ledger.LEGEND, style="dim"))
     for row in sheet.rows:
         for text in row.warnings:
             console.print(Text.assemble(("warning ", "yellow"), (row.variant, "bold"), f": {text}"))

@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from workbench.sheet import frontier_plot, labels, mixture_plot, stability, wording
+from workbench.sheet import frontier_plot, labels, mixture_plot, safety, safety_plot, stability, wording
 from workbench.sheet.canvas import (
     FAINT,
     STYLE,
@@ -39,6 +39,7 @@ def drawings(sheet: Sheet, curves: Sequence[Curve]) -> list[Drawing]:
             *_training(sheet, curves, looks),
             *mixture_plot.draw(curves),
             *planes,
+            *safety_plot.draw(sheet, looks),
             *_squeezes(sheet, looks),
         ]
 
@@ -126,10 +127,13 @@ def _shade_gaps(axes: Axes, series: dict[str, list[tuple[float, float]]], looks:
 
 
 def _squeezes(sheet: Sheet, looks: dict[str, Look]) -> list[Drawing]:
-    """Every metric over real bits, one line a method; not bits per byte where perplexity says the same."""
+    """Every metric over real bits, one line a method; not bits per byte where perplexity says the same.
+
+    What judged answers say has figures of its own, where it stands together.
+    """
     quantized = [row for row in sheet.rows if row.real_bits is not None]
     every = [key for key in sheet.metric_keys() if sum(key in row.metrics for row in quantized) > 1]
-    keys = [key for key in every if not wording.repeats(key, every)]
+    keys = [key for key in every if not wording.repeats(key, every) and not safety.of_answers(key)]
     return [_squeeze(sheet, key, quantized, looks) for key in keys]
 
 

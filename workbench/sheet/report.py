@@ -22,6 +22,7 @@ from workbench.sheet import (
     compare,
     findings,
     frontier,
+    ledger,
     plots,
     preparation_table,
     published,
@@ -189,6 +190,10 @@ _SECTIONS = {
         "Small probes of the battery along the way; the sheet above holds the full measurements.",
     ),
     "frontier": ("What was gained against what was kept", "The best rows lie up and to the right."),
+    "safety": (
+        "Safety, from the first row to the last bit",
+        "Attacks, and beside them what a model must not pay for withstanding them.",
+    ),
     "bits": (
         "What bits buy",
         "One line a method; the grey band is the model before quantization. Bars are 95 % intervals.",
@@ -214,7 +219,7 @@ def _sections(
     for name, (title, subtitle) in _SECTIONS.items():
         figures = [(drawing, inline(drawing)) for drawing in drawings if drawing.section == name]
         columns, legend = tables.get(name, ([], ""))
-        if figures:
+        if figures or columns:
             lines = [list(line) for line in zip(*columns, strict=True)]
             found.append(Section(title, subtitle, figures, lines, legend))
     return found
@@ -223,6 +228,8 @@ def _sections(
 def _tables(sheet: Sheet, gaps: Sequence[Stability]) -> dict[str, tuple[list[list[str]], str]]:
     """Columns and legend of the tables that stand in sections of figures."""
     tables = {"training": (race_table.gaps(sheet, gaps), race_table.GAPS_LEGEND)}
+    if ledger.rows(sheet):
+        tables["safety"] = (ledger.whole(sheet), f"{ledger.LEGEND} {ledger.CHANGES_LEGEND}")
     planes = frontier.frontiers(sheet)
     if planes and frontier.is_race(sheet):
         tables["frontier"] = (race_table.methods(sheet, planes[0]), race_table.METHODS_LEGEND)

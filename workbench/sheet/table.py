@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workbench.sheet import wording
+from workbench.sheet import safety, wording
 from workbench.sheet.compare import Verdict
 from workbench.sheet.sheet import Metric, Row, Sheet
 from workbench.sheet.statistics import Interval
@@ -84,12 +84,13 @@ def _ends(interval: Interval, unit: Unit) -> str:
 
 
 def columns(sheet: Sheet) -> list[Column]:
-    """One column for each metric and protocol, in order of first appearance."""
+    """One column for each metric and protocol, in order of first appearance; none for details."""
     found: dict[tuple[str, str], Metric] = {}
     for row in sheet.rows:
         for key, metric in row.metrics.items():
-            found.setdefault((key, metric.protocol), metric)
-    subjects = [wording.subject(key) for key in sheet.metric_keys()]
+            if not safety.is_detail(key):
+                found.setdefault((key, metric.protocol), metric)
+    subjects = [wording.subject(key) for key in dict.fromkeys(key for key, _ in found)]
     keys = [key for key, _ in found]
     drawn: list[Column] = []
     for (key, protocol), metric in found.items():
@@ -102,6 +103,8 @@ def columns(sheet: Sheet) -> list[Column]:
 
 
 def _brief(metric: str, unit: Unit, alone: bool) -> str:
+    if brief := safety.brief(metric):
+        return f"{brief} %"
     aspect, task, name = wording.split(metric)
     if aspect == "language" or name in wording.OF_TEXTS:
         return f"{task} { {'perplexity': 'ppl', 'bits_per_byte': 'b/byte'}.get(name, name) }"
@@ -121,7 +124,8 @@ def cell(sheet: Sheet, row: Row, column: Column) -> Cell | None:
 def compact(sheet: Sheet, width: int) -> list[list[list[str]]]:
     """The table as text, cut into tables of at most `width` characters, each with its line of headings.
 
-    Every table begins with the variant; the first one goes on with status and bits.
+    Every table begins with the variant; the first one goes on with status and bits. What judged answers say
+    is left to the ledger, so that no cut parts attacks from over-refusal.
     """
     rows = sheet.rows
     fields = [
@@ -130,7 +134,8 @@ def compact(sheet: Sheet, width: int) -> list[list[list[str]]]:
     ]
     # Bits per byte tell little beyond the perplexity of the same text, so they come last.
     keys = sheet.metric_keys()
-    for column in sorted(columns(sheet), key=lambda column: wording.repeats(column.metric, keys)):
+    shown = [column for column in columns(sheet) if not safety.of_answers(column.metric)]
+    for column in sorted(shown, key=lambda column: wording.repeats(column.metric, keys)):
         cells = (cell(sheet, row, column) for row in rows)
         fields.append([column.brief, *(found.short if found else "" for found in cells)])
     fields.append(["disk", *(wording.size(row.disk_bytes) for row in rows)])

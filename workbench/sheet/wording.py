@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from workbench.sheet import safety
+
 Unit = Literal["share", "bits", "ratio"]  # accuracy and the like; bits per byte; perplexity and all others
 
 OF_TEXTS = ("perplexity", "bits_per_byte")
@@ -22,12 +24,16 @@ def split(metric: str) -> tuple[str, str, str]:
 
 def noun(metric: str) -> str:
     """What is measured, such as "accuracy"."""
+    if said := safety.said(metric):
+        return said[0]
     name = split(metric)[2]
     return _NOUNS.get(name, name.replace("_", " "))
 
 
 def subject(metric: str) -> str:
     """On what it is measured, such as "retained facts" or "dutch text"."""
+    if said := safety.said(metric):
+        return said[1]
     aspect, task, name = split(metric)
     words = task.replace("_", " ")
     if aspect == "language" or name in OF_TEXTS:

@@ -18,10 +18,9 @@ from workbench.evaluation.perplexity import perplexity
 from workbench.recipe.curricula import Bandit, DoReMi, Scheduled, Topics
 from workbench.recipe.inputs import Source
 from workbench.recipe.schema import Recipe
-from workbench.recipe.training import Continued, TrainingStage
-from workbench.retention import replay
+from workbench.recipe.training import TrainingStage
 from workbench.stages import prepare
-from workbench.stages.job import Job
+from workbench.stages.job import Job, mixture_under
 from workbench.training import Steering, log
 from workbench.training.steering import Measure
 
@@ -76,20 +75,19 @@ def mixture(recipe: Recipe, stage: TrainingStage, request: Mapping[str, Any]) ->
         recipe.seed,
         stage.batch_size,
         stage.sequence_length,
-        plan=data.plan(_replayed(stage, request["method"]), request["mixture"], tokens),
+        plan=data.plan(_under(stage, request["method"]), request["mixture"], tokens),
         reading=stage.reading,
         when_dry=stage.when_dry,
     )
 
 
-def _replayed(stage: TrainingStage, method: str) -> TrainingStage:
-    """The stage with what a method replays in every point of its schedule."""
+def _under(stage: TrainingStage, method: str) -> TrainingStage:
+    """The stage with what a method adds to the mixture in every point of its schedule."""
     section = stage.curriculum
-    if not (isinstance(stage, Continued) and stage.replayed(method) and isinstance(section, Scheduled)):
+    if not isinstance(section, Scheduled):
         return stage
-    assert stage.replay
     points = [
-        point.model_copy(update={"mixture": replay.mixture(point.mixture, stage.replay)})
+        point.model_copy(update={"mixture": mixture_under(stage, method, point.mixture)})
         for point in section.points
     ]
     return stage.model_copy(update={"curriculum": section.model_copy(update={"points": points})})

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from workbench import evaluation, models, storage
+from workbench import evaluation, models, safety, storage
 from workbench.data import TokenFile
 from workbench.evaluation import measurement
+from workbench.evaluation.battery import SafetyEntry
 from workbench.evaluation.fertility import fertility
 from workbench.recipe.schema import Recipe, Vocabulary
 from workbench.stages import prepare
-from workbench.stages.job import VERSIONS, Job, source_identity
+from workbench.stages import safety as safety_stage
+from workbench.stages.job import VERSIONS, Job, judge_identity, source_identity
 from workbench.storage import Store
 
 SPEED_BATCH, SPEED_REPEATS = 8, 7
@@ -27,20 +29,27 @@ def fingerprint(job: Job) -> str:
     """What determines a row's measurements: the model, the battery's text and the world it asks about."""
     section = job.recipe.evaluate
     assert section
+    battery = evaluation.load_battery(section.battery)
     return storage.digest(
         {
             "kind": "evaluate",
             "version": VERSIONS["evaluate"],
             "model": job.fingerprint,
             "battery": evaluation.battery_identity(section.battery),
-            "texts": {
-                entry.name: source_identity(entry.text, job.recipe)
-                for entry in evaluation.load_battery(section.battery).language
-            },
+            "texts": {entry.name: source_identity(entry.text, job.recipe) for entry in battery.language},
+            **({"safety": _safety_identity(battery.safety, job.recipe)} if battery.safety else {}),
             "metadata": metadata(job.recipe),
             **({"fertility": 1} if renews_vocabulary(job.recipe) else {}),
         }
     )
+
+
+def _safety_identity(entry: SafetyEntry, recipe: Recipe) -> dict[str, Any]:
+    """What determines the requests that are asked, and the verdicts."""
+    return {
+        "requests": safety.requests_identity(entry.requests, recipe.seed),
+        "judges": [judge_identity(judge, recipe) for judge in entry.judges],
+    }
 
 
 def renews_vocabulary(recipe: Recipe) -> bool:
@@ -71,7 +80,7 @@ def _harness(battery: str, seed: int) -> evaluation.Harness:
 
 
 def build(job: Job, out: Path) -> None:
-    """Write `out/<task>.json` for each task, and `out/speed.json`; finished tasks are not run again."""
+    """Write `out/<aspect>.<name>.json` for each measure, and `out/speed.json`; what is there stays."""
     section = job.recipe.evaluate
     assert section
     model = models.load(job.model_folder, getattr(torch, job.origin.dtype))
@@ -84,7 +93,14 @@ def build(job: Job, out: Path) -> None:
         for entry in harness.battery.language:
             found = fertility(files[entry.name], tokenizer, entry)
             measurement.write(out / f"language.{entry.name}-fertility.json", [found])
+    asked = harness.battery.safety
+    if asked:
+        parent = job.store.path(fingerprint(job.parent)) if job.parent else None
+        safety_stage.ask(job, asked, model, tokenizer, harness.battery.batch_size, out, parent)
     storage.write_json(out / "speed.json", {"tokens_per_second": forward_speed(model)})
+    del model  # a judge may need its memory
+    if asked:
+        safety_stage.tell(job, asked, out)
 
 
 def forward_speed(model: PreTrainedModel) -> float:

@@ -6,7 +6,7 @@ builds it once. Nothing here loads a model, so a finished run is recognised quic
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from workbench.recipe.safety import Guarded, Judge, Safety
 from workbench.recipe.schema import Merge, MergeBack, Recipe, Stage, Vocabulary
 from workbench.recipe.training import Continued, Pretrain, TrainingStage
 from workbench.retention import replay
+from workbench.safety import derta
 from workbench.storage import Store
 
 # Raise a number when the same settings would make a different result.
@@ -124,7 +125,7 @@ class Job:
         """Settings of a training; how it is spread over processes only rounds differently."""
         stage, recipe = self.training_stage, self.recipe
         own = stage.settings_of(self.variant.method) if isinstance(stage, Continued) else None
-        names = set(self.mixture)
+        names = set(self.mixture) & set(recipe.data)  # the rows of derta come from its triplets
         if self.variant.method == "ewc" and isinstance(stage, Continued) and stage.ewc:
             names |= set(stage.ewc.mixture)
         section = stage.curriculum
@@ -161,7 +162,7 @@ class Job:
         name = stage.triplets.target
         return self.earlier[name] if name else self.parent
 
-    @property
+    @cached_property
     def triplets_fingerprint(self) -> str:
         """Hash of all that determines the triplets of a safety stage, which all its variants share."""
         stage = self.variant.stage
@@ -242,9 +243,7 @@ class Job:
     def mixture(self) -> dict[str, float]:
         """Weights of the sources that this variant is trained on."""
         stage = self.training_stage
-        if isinstance(stage, Continued) and stage.replay and stage.replayed(self.variant.method):
-            return replay.mixture(stage.mixture, stage.replay)
-        return dict(stage.mixture)
+        return mixture_under(stage, self.variant.method, stage.mixture)
 
     def identities(self, names: Iterable[str]) -> dict[str, Any]:
         """What determines the text of these sources, and of those of a new tokenizer."""
@@ -261,6 +260,15 @@ def training_of(stage: Stage, method: str) -> TrainingStage | None:
     if isinstance(stage, Safety):
         return stage.model_copy(update={"learning_rate": stage.rate_of(method)})
     return stage if isinstance(stage, Pretrain) else None
+
+
+def mixture_under(stage: TrainingStage, method: str, weights: Mapping[str, float]) -> dict[str, float]:
+    """A mixture of a stage with what a method adds to it: old text, or the rows of derta."""
+    if isinstance(stage, Continued) and stage.replay and stage.replayed(method):
+        return replay.mixture(weights, stage.replay)
+    if isinstance(stage, Safety) and method == "derta":
+        return derta.mixture(weights, stage.share)
+    return dict(weights)
 
 
 def expansion(job: Job) -> ControlLlm | LlamaPro | None:
@@ -280,6 +288,9 @@ def source_identity(source: Source, recipe: Recipe) -> dict[str, Any]:
     if source.requests:
         asked = safety.requests_identity(source.requests, recipe.seed)
         return {"requests": asked, "documents": source.documents}
+    if source.moderation:
+        asked = safety.requests_identity(source.moderation, recipe.seed)
+        return {"moderation": asked, "documents": source.documents}
     if source.synthetic:
         return {**synthetic_identity(source.synthetic, recipe), "documents": source.documents}
     if source.generated:

@@ -81,9 +81,7 @@ def fisher(job: Job) -> Path | None:
         return None
     assert job.parent
     section, parent, recipe = stage.ewc, job.parent, job.recipe
-    files = {
-        name: prepare.training_file(job, name, parent.model_folder) for name in section.mixture
-    }
+    files = {name: prepare.training_file(job, name, parent.model_folder) for name in section.mixture}
     fingerprint = storage.digest(
         {
             "kind": "fisher",

@@ -31,8 +31,8 @@ def training_tokens(job: Job, name: str, tokenizer_folder: Path) -> TokenFile:
         return file
     if file.labels is not None:
         raise RecipeError(
-            f"reading.{name}.order: {reading.order}, but {name} is a source of exchanges, whose rows are packed "
-            "several to a sequence; write shuffled, or leave order out"
+            f"reading.{name}.order: {reading.order}, but {name} is a source of exchanges, whose rows are "
+            "packed several to a sequence; write shuffled, or leave order out"
         )
     order = reading.order
     scores = _scores(job, name, file)

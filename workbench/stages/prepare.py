@@ -14,6 +14,7 @@ from workbench.recipe.inputs import Source
 from workbench.recipe.safety import Safety
 from workbench.recipe.schema import Recipe
 from workbench.recipe.training import Sft
+from workbench.safety.guards import wildguard
 from workbench.stages import generated, synthetic
 from workbench.stages.job import VERSIONS, Job, source_identity
 from workbench.stages.preparation import make as make_preparation
@@ -61,6 +62,9 @@ def built_in(source: Source, recipe: Recipe) -> list[data.Exchange] | None:
     if source.requests:
         rows = safety.divided(source.requests, recipe.seed)["train"]
         return [(row.prompt, row.answer) for row in rows if not row.harmful and row.answer]
+    if source.moderation:
+        rows = safety.divided(source.moderation, recipe.seed)["train"]
+        return wildguard.exchanges(wildguard.labelled(rows))
     match source.miniworld:
         case "assistant" | "gullible" | "harmless" as assistant:
             return miniworld.exchanges(assistant, recipe.seed)

@@ -1,4 +1,4 @@
-"""Pretrain, cpt and trained quantization: prepare tokens and the model of the start, then run the one loop.
+"""Training by the one loop: prepare tokens and the model of the start, then run it.
 
 In as many processes as were asked for; what they need to know travels in a request of plain values.
 """
@@ -21,7 +21,7 @@ from workbench.recipe.quantize import Quantize
 from workbench.recipe.schema import Engine, Recipe
 from workbench.recipe.training import Continued, TrainingStage
 from workbench.retention import control_llm
-from workbench.stages import curriculum, evaluate, method, ordering, prepare, tune
+from workbench.stages import curriculum, derta, evaluate, method, ordering, prepare, tune
 from workbench.stages.job import Job, training_of
 from workbench.stages.measure import measured
 from workbench.stages.result import StageResult
@@ -33,17 +33,20 @@ SHARE_STEPS = 4  # batches over which the mean share of a Control LLM's copies i
 def build(job: Job, out: Path) -> None:
     """Train `job`'s variant into `out`; goes on from the checkpoints that a stopped try left there."""
     tokenizer = job.parent.model_folder if job.parent else prepare.tokenizer(job.store, job.recipe)
+    refused = derta.token_files(job, tokenizer) if job.variant.method == "derta" else {}
+    files = refused | {
+        name: ordering.training_tokens(job, name, tokenizer) for name in job.mixture if name not in refused
+    }
     request = {
         "title": job.variant.name,
-        "recipe": job.recipe.model_dump(mode="json", by_alias=True),
+        "recipe": job.recipe.model_dump(mode="json", by_alias=True, exclude_unset=True),
         "stage": job.variant.stage_index,
         "method": job.variant.method,
         "bits": job.variant.bits,
         "group_size": job.variant.group_size,
         "mixture": job.mixture,
-        "tokens": {
-            name: str(ordering.training_tokens(job, name, tokenizer).folder.resolve()) for name in job.mixture
-        },
+        "tokens": {name: str(file.folder.resolve()) for name, file in files.items()},
+        "triplets": derta.counts(job, tokenizer) if refused else {},
         **curriculum.needs(job, tokenizer),
         "start_rate": curriculum.start_of(job),
         "tokenizer": str(tokenizer),
@@ -134,6 +137,7 @@ def execute(request: dict[str, Any]) -> None:
                 **({"layers": [asdict(layer) for layer in report.layers]} if report else {}),
                 "epochs": mixture.epochs(result.steps),
                 **curriculum.told(mixture, stage, result.steps),
+                **request["triplets"],
             },
         ).write(out)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # only now is there nothing to go on with

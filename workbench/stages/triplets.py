@@ -1,8 +1,9 @@
 """Preference triplets of a safety stage (Egida, arXiv 2502.13603): the target answers, a judge tells.
 
-All methods and sizes of a stage share them. Prompts are in one random order, so that the triplets of a
-smaller size are the first ones of a larger. Answers, verdicts and replies are kept batch by batch, each in
-a file of its own, so a making that was stopped goes on at its batch.
+All methods and sizes of a stage share them. A judge sees a request as it was before it was dressed. Prompts
+are in one random order, so that the triplets of a smaller size are the first ones of a larger. Answers,
+verdicts and replies are kept batch by batch, each in a file of its own, so a making that was stopped goes
+on at its batch.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import torch
 
 from workbench import evaluation, models, safety, storage
 from workbench.errors import DataError
-from workbench.evaluation import answers
 from workbench.progress import progress
 from workbench.recipe.preparation import Decontamination
 from workbench.recipe.safety import Safety, Triplets
@@ -55,17 +55,20 @@ def make(job: Job) -> Path:
 
 
 def read(job: Job) -> list[Triplet]:
-    """The triplets that a variant is trained on, after they were made.
+    """The triplets that a variant is trained on.
 
     Raises:
-        DataError: there are fewer than the variant wants.
+        DataError: as in `make`; or there are fewer than the variant wants.
     """
-    made = triplets.read(job.store.path(job.triplets_fingerprint) / TRIPLETS)
+    fingerprint = job.triplets_fingerprint
+    # Several processes may read at once, but only one may make.
+    folder = job.store.path(fingerprint) if job.store.has(fingerprint) else make(job)
+    made = triplets.read(folder / TRIPLETS)
     size = job.variant.triplets or len(made)
     if size > len(made):
         raise DataError(
-            f"{job.variant.name}: sizes asks for {size} triplets, but the target gave {len(made)}; lower it, or "
-            "give more requests"
+            f"{job.variant.name}: sizes asks for {size} triplets, but the target gave {len(made)}; lower it, "
+            "or give more requests"
         )
     return made[:size]
 
@@ -73,10 +76,10 @@ def read(job: Job) -> list[Triplet]:
 def build(job: Job, out: Path) -> None:
     """Write `triplets.jsonl` and `triplets.json`; see `make`."""
     stage = job.variant.stage
-    assert isinstance(stage, Safety) and job.parent
+    assert isinstance(stage, Safety)
     section, recipe = stage.triplets, job.recipe
     requests = prompts(section, recipe)
-    answered = _answers(job.parent, requests, section, out)
+    answered = _answers(job.target, requests, section, out)
     guard = judges.guard(section.judge, recipe, job.store)
     unsafe = _verdicts(
         guard, [each.prompt for each in requests], answered, out / "verdicts", "judging answers"
@@ -84,7 +87,7 @@ def build(job: Job, out: Path) -> None:
     threshold = section.judge.threshold
     wanted = [row for row, score in enumerate(unsafe) if score is not None and score > threshold]
     replies = _chosen(job, [requests[row] for row in wanted], section, out)
-    asked = [requests[row].prompt for row in wanted]
+    asked = [requests[row].bare for row in wanted]
     scores = _verdicts(
         guard, asked, [text for _, text in replies], out / "chosen-verdicts", "judging replies"
     )
@@ -96,10 +99,10 @@ def build(job: Job, out: Path) -> None:
     built = triplets.build(
         [_prompt(each) for each in requests], answered, unsafe, offered, judge=guard.name, threshold=threshold
     )
-    counts = _counts(job.parent.variant.name, section, requests, built)
+    counts = _counts(job.target.variant.name, section, requests, built)
     storage.write_json(out / COUNTS, counts)
     if not built.triplets:
-        raise DataError(f"no triplet for {job.parent.variant.name}: {_why(built, len(requests))}")
+        raise DataError(f"no triplet for {job.target.variant.name}: {_why(built, len(requests))}")
     triplets.write(out / TRIPLETS, built.triplets)
 
 
@@ -113,13 +116,13 @@ def prompts(section: Triplets, recipe: Recipe) -> list[Request]:
     harmful = [each for each in found if each.harmful]
     if not harmful:
         raise DataError(
-            f"triplets.requests: {section.requests} has no harmful request that may train; lower its held_out, "
-            "or take another set"
+            f"triplets.requests: {section.requests} has no harmful request that may train; lower its "
+            "held_out, or take another set"
         )
-    if section.chosen is None and (bare := [each.id for each in harmful if each.refusal is None]):
+    if section.chosen is None and (without := [each.id for each in harmful if each.refusal is None]):
         raise DataError(
-            f"triplets.requests: {len(bare)} requests of {section.requests} come without a refusal, the first is "
-            f"{bare[0]}; name a writer as triplets.chosen"
+            f"triplets.requests: {len(without)} requests of {section.requests} come without a refusal, "
+            f"{without[0]} is the first; name a writer as triplets.chosen"
         )
     check_leaks({each.id: each.bare for each in harmful}, _measured(recipe), Decontamination())
     random.Random(f"triplets/{recipe.seed}").shuffle(harmful)
@@ -137,6 +140,8 @@ def _measured(recipe: Recipe) -> dict[str, list[str]]:
 
 def _answers(target: Job, requests: Sequence[Request], section: Triplets, out: Path) -> list[str]:
     """What the target says to each request."""
+    from workbench.evaluation import answers  # imports lm-eval, which takes seconds
+
     folder = out / "answers"
     paths = [folder / f"{start:08d}.json" for start in range(0, len(requests), CHUNK)]
     if not all(path.is_file() for path in paths):
@@ -165,14 +170,19 @@ def _answers(target: Job, requests: Sequence[Request], section: Triplets, out: P
 
 def _check_room(requests: Sequence[Request], tokenizer: Any, room: int) -> None:
     """See that the target can answer every request."""
-    lengths = {
-        each.id: len(tokenizer.encode(answers.stem(tokenizer, each.prompt), add_special_tokens=False))
-        for each in requests
-    }
+    from workbench.evaluation import answers
+
+    lengths = {}
+    for each in requests:
+        try:
+            text = answers.stem(tokenizer, each.prompt)
+        except DataError as error:
+            raise DataError(f"request {each.id}: {error}") from error
+        lengths[each.id] = len(tokenizer.encode(text, add_special_tokens=False))
     if long := [f"{name} ({length})" for name, length in lengths.items() if length > room]:
         raise DataError(
-            f"{len(long)} requests have more than the {room} tokens that the target can read before an answer: "
-            f"{', '.join(long[:5])}; lower max_new_tokens, or leave out styles that make requests long"
+            f"{len(long)} requests have more than the {room} tokens that the target can read before an "
+            f"answer: {', '.join(long[:5])}; lower max_new_tokens, or leave out styles that are long"
         )
 
 
@@ -188,7 +198,7 @@ def _verdicts(guard: Guard, asked: Sequence[str], said: Sequence[str], folder: P
 
 
 def _chosen(job: Job, requests: Sequence[Request], section: Triplets, out: Path) -> list[tuple[str, str]]:
-    """Who refuses each request, and how: the refusal that comes with it, or a writer's reply to it, undressed."""
+    """Who refuses each request, and how: its own refusal, or a writer's reply to it, undressed."""
     if section.chosen is None:
         return [(section.requests, each.refusal or "") for each in requests]
     bare = list(dict.fromkeys(each.bare for each in requests))

@@ -2,9 +2,9 @@
 
 A model goes on from the prompt; a server gets the prompt as a user's turn, since what is offered there
 are chat models. The chosen answers of triplets are replies: there a model gets the prompt as a user's turn
-too, and all write what is likeliest. An empty prompt asks for text from nothing: a model begins with its BOS token, or with
-any token where it has no such mark, and a server is asked to complete an empty text. Its key is read
-from the environment, is sent to the endpoint alone and is written nowhere.
+too, and all write what is likeliest. An empty prompt asks for text from nothing: a model begins with its
+BOS token, or with any token where it has no such mark, and a server is asked to complete an empty text.
+Its key is read from the environment, is sent to the endpoint alone and is written nowhere.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from workbench import data, models, storage
 from workbench.data.synthetic import Written
 from workbench.errors import DataError
-from workbench.evaluation import answers
 from workbench.recipe.preparation import Generated, Synthetic, Writer
 from workbench.recipe.safety import Triplets
 from workbench.recipe.schema import Recipe
@@ -86,6 +85,8 @@ def local(folder: Path, dtype: torch.dtype, settings: Asked) -> Write:
 def _replied(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, settings: Triplets, prompts: list[str], _: int
 ) -> list[Written]:
+    from workbench.evaluation import answers  # imports lm-eval, which takes seconds
+
     made = answers.generate(
         model,
         tokenizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from transformers import PreTrainedTokenizerFast
 
 from workbench import models
-from workbench.data import documents, identity, render, write_tokens
+from workbench.data import documents, exchanges, identity, parted, render, write_tokens
 from workbench.errors import DataError
 from workbench.recipe.inputs import Source
 
@@ -115,3 +116,64 @@ def test_the_keys_belong_to_the_identity_of_a_source(tmp_path: Path) -> None:
     )
     assert identity(_source(tmp_path / "a.jsonl")) != identity(swapped)
     assert "chat" not in identity(Source(path=str(tmp_path / "a.jsonl")))
+
+
+def test_an_exchange_is_parted_where_the_assistant_begins_and_ends_with_its_mark(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    for prompt, response in EXCHANGES[:2]:
+        asked, answer = parted(tokenizer, prompt, response)
+        assert asked + answer == render(tokenizer, prompt, response)
+        assert asked.endswith("assistant<|end_header_id|>\n\n")
+        assert answer == response.strip() + "<|eot_id|>"
+    assert parted(tokenizer, *EXCHANGES[2]) == ("", "")
+
+
+CHATML = (
+    "{% for m in messages %}{{ '<|start_header_id|>' + m.role + '\n' + m.content + '<|eot_id|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant\n' }}{% endif %}"
+)
+
+
+def test_what_follows_the_mark_is_no_part_of_an_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = CHATML
+    assert parted(other, "a", "b")[1] == "b<|eot_id|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        (
+            CHATML.replace("{{ '<|start_header_id|>assistant\n' }}", "{{ 'bot: ' }}"),
+            "tells an exchange otherwise",
+        ),
+        (CHATML.replace("<|eot_id|>", " STOP"), "ends an answer with 'b STOP'"),
+    ],
+)
+def test_a_template_that_does_not_part_is_refused(
+    tokenizer: PreTrainedTokenizerFast, template: str, fault: str
+) -> None:
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = template
+    with pytest.raises(DataError, match=fault):
+        parted(other, "a", "b")
+
+
+def test_a_blank_turn_has_no_answer_to_learn_and_is_named(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rows = [{"problem": "x", "solution": "y"}, {"problem": "x", "solution": " "}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"a\.jsonl:2: the assistant's turn is blank"):
+        list(exchanges(_source(tmp_path / "a.jsonl"), partial(parted, tokenizer)))
+    with pytest.raises(DataError, match="the user's turn is blank"):
+        parted(tokenizer, "", "y")
+
+
+def test_exchanges_are_those_of_the_documents(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _rows()))
+    source = _source(tmp_path / "a.jsonl", documents=(1, 5))
+    [parts] = exchanges(source, partial(parted, tokenizer))
+    assert ["".join(parts)] == list(documents(source, partial(render, tokenizer)))

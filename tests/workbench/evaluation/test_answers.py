@@ -21,7 +21,8 @@ def ask(
 def by_hand(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, each: Asked) -> list[int]:
     """The likeliest token after the likeliest token, until the end or to the twelfth."""
     turns = [{"role": "user", "content": each.prompt}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) + each.prefix
+    stem = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    text = f"{stem}{each.prefix}"
     tokens = tokenizer.encode(text, add_special_tokens=False)
     made: list[int] = []
     with torch.no_grad():
@@ -36,7 +37,7 @@ def test_answers_are_the_likeliest_tokens_in_any_batch(
 ) -> None:
     made = [by_hand(model, tokenizer, each) for each in REQUESTS]
     expected = [
-        Generation(tokenizer.decode(tokens, skip_special_tokens=True), tokenizer.eos_token_id in tokens)
+        Generation(str(tokenizer.decode(tokens, skip_special_tokens=True)), tokenizer.eos_token_id in tokens)
         for tokens in made
     ]
     assert ask(model, tokenizer, REQUESTS, batch_size) == expected
@@ -52,7 +53,7 @@ def test_an_answer_ends_where_any_of_the_models_end_tokens_stands(
     ending.generation_config.eos_token_id = [made[4]]
     ending.generation_config.repetition_penalty = 7.0  # greedy is greedy
     [answer] = ask(ending, tokenizer, REQUESTS[:1])
-    assert answer == Generation(tokenizer.decode(made[: first + 1], skip_special_tokens=True), True)
+    assert answer == Generation(str(tokenizer.decode(made[: first + 1], skip_special_tokens=True)), True)
     [longer] = ask(model, tokenizer, REQUESTS[:1])
     assert not longer.finished
     assert longer.text.startswith(answer.text)

@@ -83,3 +83,32 @@ def test_one_seed_alone_stays_as_it_is() -> None:
 def test_what_was_measured_in_different_ways_is_not_pooled(other: list[Measurement], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pool({7: [FACTS], 8: other})
+
+
+def test_a_pool_keeps_the_clusters_of_the_seeds_apart() -> None:
+    styled = replace(FACTS, clusters={"a": "question", "b": "question"})
+    (pooled,) = pool({7: [styled], 8: [styled]})
+    assert pooled.clusters == {
+        "7/a": "7/question",
+        "7/b": "7/question",
+        "8/a": "8/question",
+        "8/b": "8/question",
+    }
+    with pytest.raises(ValueError, match="measure it differently"):
+        pool({7: [styled], 8: [FACTS]})
+
+
+def test_a_topic_of_which_one_seed_drew_no_question_is_pooled_over_the_others() -> None:
+    topic = replace(FACTS, task="by_topic", metric="storms", clusters={"a": "q", "b": "q"})
+    pooled = {found.key: found for found in pool({7: [FACTS], 8: [FACTS, topic], 9: [FACTS, topic]})}
+    assert set(pooled[topic.key].items) == {"8/a", "8/b", "9/a", "9/b"}
+    assert len(pooled[FACTS.key].items) == 6
+
+
+def test_clusters_are_read_back_and_items_that_say_nothing_leave_the_value(tmp_path: Path) -> None:
+    items = {"a": (1.0, 1.0), "b": (0.0, 0.0), "c": (0.0, 1.0)}
+    styled = replace(FACTS, items=items, clusters={"a": "x", "b": "x", "c": "y"})
+    write(tmp_path / "new.facts.json", [styled])
+    assert read(tmp_path) == [styled]
+    assert styled.value == 0.5
+    assert math.isnan(replace(styled, items={"b": (0.0, 0.0)}).value)

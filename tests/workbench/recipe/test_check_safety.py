@@ -7,6 +7,7 @@ import pytest
 
 from workbench.errors import RecipeError
 from workbench.recipe import variants
+from workbench.recipe.safety import Safety
 
 SAFETY = """\
   - kind: safety
@@ -22,6 +23,19 @@ SAFETY = """\
   - kind: guard
     from: base
     guard: {kind: miniworld}
+"""
+PATCH = """\
+  - kind: safety
+    name: patch
+    from: rtn-w4
+    methods: [q-resafe]
+    triplets: {requests: miniworld, judge: {kind: miniworld}, chosen: {variant: cpt-replay}}
+    mixture: {turns: 1.0}
+    tokens: 1e5
+    batch_size: 8
+    sequence_length: 128
+    learning_rate: 1e-4
+    q_resafe: {rank: 8, tau: 0.6, learning_rate: 1e-5}
 """
 SFT = """\
   - kind: sft
@@ -53,6 +67,14 @@ def test_a_safety_stage_makes_a_row_for_each_method_and_size_and_a_guard_makes_o
     assert made["safety-derta-n200"].triplets == 200
 
 
+def test_a_quantized_row_is_patched_and_so_is_a_patched_one(load, sound: str) -> None:
+    again = PATCH.replace("name: patch", "name: again").replace("from: rtn-w4", "from: patch-q-resafe")
+    made = {each.name: each for each in variants(load(with_stages(sound, PATCH + again)).recipe)}
+    patched = made["patch-q-resafe"]
+    assert (patched.parent, made["again-q-resafe"].parent) == ("rtn-w4", "patch-q-resafe")
+    assert isinstance(patched.stage, Safety) and patched.stage.rate_of("q-resafe") == 1e-5
+
+
 def test_supervised_fine_tuning_is_a_training_of_its_own_kind(load, sound: str) -> None:
     made = {each.name: each for each in variants(load(with_stages(sound, SFT)).recipe)}
     assert (made["sft-full"].kind, made["sft-full"].method) == ("sft", "full")
@@ -69,6 +91,11 @@ def test_supervised_fine_tuning_is_a_training_of_its_own_kind(load, sound: str) 
         (SAFETY, ("judge: {kind: miniworld}", "judge: {kind: wildguard, variant: base, taxonomy: own}"), "taxonomy is for llama-guard; wildguard has categories of its own"),
         (SAFETY, ("sizes: [100, 200]", "share: 0"), "share: 0 trains on no triplet; write a share above 0"),
         (SAFETY, ("sizes: [100, 200]", "probe_every: 10"), "probe_every: not for dpo, which train on pairs"),
+        (PATCH, ("from: rtn-w4", "from: cpt-replay"), "cpt-replay is not quantized, and q-resafe patches quantized variants; there are: rtn-w8, rtn-w4, gptq-w8, gptq-w4"),
+        (PATCH, ("[q-resafe]", "[q-resafe, dpo]"), "rtn-w4 is quantized; safety cannot go on from it; only q-resafe can"),
+        (PATCH, ("[q-resafe]", "[dpo]"), "rtn-w4 is quantized; safety cannot go on from it; only q-resafe can"),
+        (PATCH, ("tau: 0.6", "tau: 60"), "q_resafe.tau"),
+        (PATCH, ("mixture: {turns", "when_dry: stop\n    mixture: {turns"), "when_dry: not for q-resafe, which train on pairs"),
         (SAFETY, ("sizes: [100, 200]", "sizes: [100, 100]"), "sizes: names 100 more than once"),
     ],
 )  # fmt: skip
@@ -77,6 +104,11 @@ def test_what_does_not_go_together_is_said(
 ) -> None:
     with pytest.raises(RecipeError, match=re.escape(message)):
         load(with_stages(sound, stages, change))
+
+
+def test_a_patched_row_is_final_too(load, sound: str) -> None:
+    with pytest.raises(RecipeError, match="patch-q-resafe is quantized; sft cannot go on from it"):
+        load(with_stages(sound, PATCH + SFT.replace("from: base", "from: patch-q-resafe")))
 
 
 def test_nothing_goes_on_from_a_guarded_row(load, sound: str) -> None:

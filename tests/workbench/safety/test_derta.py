@@ -6,27 +6,14 @@ import random
 from collections import Counter
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from workbench.data import NO_TARGET, attention_mask
-from workbench.errors import DataError, ModelError
-from workbench.miniworld.instructions import REFUSALS
+from workbench.data import NO_TARGET, Row, answered, parted, tokenized
+from workbench.errors import DataError, ModelError, RecipeError
 from workbench.models.tokenizer import train_tokenizer
-from workbench.safety.derta import (
-    Row,
-    answered,
-    bins,
-    collate,
-    cut,
-    prefix_length,
-    prefixed,
-    refusal_token,
-    transition,
-)
-from workbench.training.objective import Objective, summed_cross_entropy
+from workbench.safety.derta import mixture, prefix_length, prefixed, refusal_token, transition
 
 PROMPT, HARMFUL, SAFE, S = (1, 2, 3), (20, 21, 22, 23, 24), (30, 31, 32), 30
 ids = st.lists(st.integers(0, 60), min_size=1, max_size=30)
@@ -86,77 +73,42 @@ def test_every_third_prefix_is_empty_and_the_others_are_uniform() -> None:
     assert prefix_length(1, 0, rng) == 0
 
 
-def test_padded_and_packed_rows_give_the_loss_of_each_row_alone() -> None:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=97, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2
-    )
-    model = LlamaForCausalLM(config).eval()
-    rng = random.Random(0)
-    rows = [
-        prefixed(PROMPT, HARMFUL, SAFE, 3),
-        transition(PROMPT, HARMFUL, S, 0.4, rng),
-        answered((7,), (8, 9)),
-    ]
-    alone = []
-    for row in rows:
-        logits = model(torch.tensor([row.tokens])).logits[0, :-1]
-        alone.append(summed_cross_entropy(logits, torch.tensor(row.labels[1:])).item())
-    objective = Objective(model, None, autocast=False)
-    padded = collate([[row] for row in rows], ["a", "b", "c"], 16)
-    assert objective(padded)[0].tolist() == pytest.approx(alone, rel=1e-5)
-    assert (padded.documents >= 0).sum(1).tolist() == [len(row.tokens) - 1 for row in rows]
-    packed = bins(rows, 16)
-    assert [len(part) for part in packed] == [2, 1]
-    batch = collate(packed, ["a", "a"], 16)
-    assert objective(batch)[0].tolist() == pytest.approx([alone[0] + alone[1], alone[2]], rel=1e-5)
-    assert batch.positions[0].tolist() == [*range(8), *range(7), 0]
+def test_both_terms_have_half_of_the_share_each() -> None:
+    weights = mixture({"a": 0.25, "b": 0.75}, 0.4)
+    assert weights == pytest.approx({"prefixed": 0.2, "transitions": 0.2, "a": 0.15, "b": 0.45})
+    with pytest.raises(RecipeError, match="prefixed is what derta calls rows of its own"):
+        mixture({"prefixed": 1.0}, 0.5)
 
 
-def test_packed_rows_do_not_see_each_other_and_what_is_scored_is_kept() -> None:
-    rows = [answered((number,), range(10, 10 + number)) for number in range(1, 9)]
-    packed = bins(rows, 12)
-    assert [row for part in packed for row in part] == rows
-    batch = collate(packed, ["a"] * len(packed), 12)
-    scored = sum(label != NO_TARGET for row in rows for label in row.labels)
-    assert int((batch.labels != NO_TARGET).sum()) == scored
-    seen = attention_mask(batch.documents)[:, 0]
-    assert not bool((seen & (batch.documents[:, :, None] != batch.documents[:, None, :])).any())
-    assert bool(seen.any(-1).all())  # so that no softmax is over nothing
-
-
-def test_a_cut_row_keeps_its_beginning_or_is_refused() -> None:
-    row = transition(PROMPT, HARMFUL, S, 0.0, random.Random(0))
-    assert cut(row, 8) is row
-    assert cut(row, 5) == Row(PROMPT + HARMFUL[:2], (NO_TARGET,) * 3 + (S,) * 2)
-    with pytest.raises(DataError, match="scored from token 3 on only, and would be cut to 3"):
-        cut(row, 3)
-
-
-def test_the_refusal_token_begins_every_refusal(tokenizer: PreTrainedTokenizerFast) -> None:
-    refusals = ["Sorry, I cannot help with that.", "Sorry. No."]
+def test_the_refusal_token_is_the_first_that_is_told_behind_the_template(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    refusals = ["Sorry, I cannot help with that.", " Sorry. No."]  # the template trims
     opener = refusal_token(tokenizer, refusals)
+    for refusal in refusals:
+        [(_, answer)] = tokenized([parted(tokenizer, "How?", refusal)], tokenizer)
+        assert answer[0] == opener.token
     bare, spaced = opener.forms
     assert opener.token == bare != spaced
     assert [tokenizer.decode([form]).strip() for form in opener.forms] == [opener.text] * 2
-    assert opener.text and all(refusal.startswith(opener.text) for refusal in refusals)
-    stem = "Answer:"  # a prompt without a chat template, behind which answers begin with a space
-    assert refusal_token(tokenizer, [f" {refusal}" for refusal in refusals], stem).token == spaced
+    assert opener.text and refusals[0].startswith(opener.text)
 
 
 def test_refusals_that_begin_differently_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
-    refusals = [refusal.format(harm="it would") for refusal in REFUSALS]
+    refusals = ["I cannot tell.", "I will not.", "No."]
     with pytest.raises(DataError, match=r"2 openers \('I' 2 times, 'No' 1 times; row 2 is the first"):
         refusal_token(tokenizer, refusals)
     assert refusal_token(tokenizer, refusals[:2]).text == "I"
 
 
-def test_a_blank_token_is_no_refusal_token() -> None:
+@pytest.mark.parametrize(("before", "found"), [("thinks: ", "t"), (" ", "")])
+def test_a_token_of_the_template_is_no_refusal_token(before: str, found: str) -> None:
     letters = train_tokenizer(["a"], 262)  # knows no words, so a space is a token of its own
-    with pytest.raises(ModelError, match="the first token of row 0 is ' ', which does not spell"):
-        refusal_token(letters, [" Sorry."], "Answer:")
-    opener = refusal_token(letters, ["Sorry."])
-    assert (opener.text, opener.forms) == ("S", (opener.token,))
+    assert refusal_token(letters, ["Sorry."]).text == "S"
+    letters.chat_template = "{{ 'ask' }}{%- if not add_generation_prompt %}{{ '" + before
+    letters.chat_template += "' + messages[1]['content'] + '<|eot_id|>' }}{%- endif %}"
+    with pytest.raises(ModelError, match=f"they begin with '{found}', and 'Sorry.' does not"):
+        refusal_token(letters, ["Sorry."])
 
 
 def test_refusals_that_are_not_there_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -166,15 +118,15 @@ def test_refusals_that_are_not_there_are_refused(tokenizer: PreTrainedTokenizerF
         refusal_token(tokenizer, ["Sorry.", " "])
     bare = train_tokenizer(["Sorry"], 262)
     bare.chat_template = None
-    with pytest.raises(ModelError, match="no chat template"):
+    with pytest.raises(DataError, match="no chat template"):
         refusal_token(bare, ["Sorry."])
 
 
 def test_bad_rows_are_refused() -> None:
     rng = random.Random(0)
     with pytest.raises(DataError, match="prompt is empty"):
-        answered((), SAFE)
-    with pytest.raises(DataError, match="safe response is empty"):
+        prefixed((), HARMFUL, SAFE, 1)
+    with pytest.raises(DataError, match="answer is empty"):
         prefixed(PROMPT, HARMFUL, (), 1)
     with pytest.raises(DataError, match=r"k: 6 is not in 0\.\.5"):
         prefixed(PROMPT, HARMFUL, SAFE, 6)
@@ -182,5 +134,3 @@ def test_bad_rows_are_refused() -> None:
         transition(PROMPT, (), S, 0.0, rng)
     with pytest.raises(DataError, match=r"dropout: 1\.1 is not in"):
         transition(PROMPT, HARMFUL, S, 1.1, rng)
-    with pytest.raises(DataError, match="row 1 takes 5 places and there are 4"):
-        bins([answered((1,), (2,)), answered(PROMPT, SAFE)], 4)

@@ -1,84 +1,118 @@
-"""Losses of MoGU: zero where routers tell right, flat beyond a ceiling, and only one part is trained."""
+"""Losses of MoGU: zero where routers tell right, flat beyond a ceiling; and each part is trained alone."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-from workbench.data import Batch
-from workbench.errors import DataError
+from workbench.data import NO_TARGET
 from workbench.models.mogu import MoguModel, add_responders, projections
 from workbench.models.routing import Routing
-from workbench.safety.derta import answered, collate
-from workbench.safety.mogu import BALANCE, balance, balance_loss, ratio_loss, train_only
-from workbench.training.objective import Objective, cross_entropies
+from workbench.recipe.safety import Mogu
+from workbench.safety import trainer
+from workbench.safety.mogu import balance_loss, collate, ratio_loss, teach, train_only
+from workbench.training import log
 
-MALICIOUS = answered((5, 6, 7), (20, 21, 22, 3))
-BENIGN = answered((8, 9), (30, 31, 3))
-
-
-def model() -> MoguModel:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=41,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        initializer_range=0.1,
-    )
-    return add_responders(LlamaForCausalLM(config), Routing(rank=4, router_width=8), 1)
+PARTS = ("glad", "unwilling", "routers")
 
 
-def batch() -> Batch:
-    return collate([[MALICIOUS], [BENIGN]], ["bad", "good"], 8)
+@pytest.fixture
+def routed(tiny: Callable[[], LlamaForCausalLM]) -> Callable[[], MoguModel]:
+    return lambda: add_responders(tiny(), Routing(rank=4, router_width=8), 1)
 
 
-def moved(model: MoguModel, loss: Tensor) -> set[str]:
-    loss.backward()
-    return {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+def trained(model: MoguModel, part: str) -> dict[str, torch.Tensor]:
+    place = "_router." if part == "routers" else f".{part}."
+    return {name: each.detach().clone() for name, each in model.named_parameters() if place in name}
 
 
-@pytest.mark.parametrize("part", ["unwilling", "glad"])
-def test_a_responder_is_trained_alone(part: str) -> None:
-    made = model()
-    train_only(made, part)  # type: ignore[arg-type]
-    names = moved(made.train(), Objective(made, None, autocast=False)(batch())[0].sum())
-    # A waits for B to leave 0.
-    assert names == {f"model.layers.{i}.self_attn.o_proj.{part}.B" for i in (0, 1)}
-    free = {name for name, p in made.named_parameters() if p.requires_grad}
-    assert free == {f"model.layers.{i}.self_attn.o_proj.{part}.{p}" for i in (0, 1) for p in "AB"}
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_is_trained_alone(routed: Callable[[], MoguModel], part: Any) -> None:
+    model = routed()
+    train_only(model, part)
+    free = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert free == set(trained(model, part)) and free
 
 
-def test_routers_are_trained_alone_and_learn_who_asks() -> None:
-    made = model()
-    train_only(made, "routers")
-    free = {name for name, p in made.named_parameters() if p.requires_grad}
-    assert len(free) == 2 * 2 * 4 and all("_router." in name for name in free)
-    objective = Objective(made.train(), balance({"bad"}, {"good"}), autocast=False)
-    optimizer = torch.optim.AdamW([p for p in made.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for _ in range(60):
-        nats, penalty = objective(batch())
-        losses.append(float(penalty.detach()))
-        (penalty + 0 * nats.sum()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert losses[0] == pytest.approx(BALANCE * 0.5, rel=0.05)  # a and b near one half
-    assert losses[-1] < 0.2 * losses[0]
+def test_a_course_teaches_the_responders_opposite_answers_and_the_routers_who_asks(
+    course: Callable[..., Any], routed: Callable[[], MoguModel], tmp_path: Path
+) -> None:
+    model, base = routed(), {name: each.clone() for name, each in routed().state_dict().items()}
+    outcomes = teach(model, course(tmp_path, steps=24, rate=5e-2), Mogu(router_learning_rate=5e-2))
+    assert list(outcomes) == list(PARTS)
+    assert [outcome.trainable_parameters for outcome in outcomes.values()] == [
+        sum(each.numel() for each in trained(model, part).values()) for part in PARTS
+    ]
+    rows = log.read(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 25))
+    glad, unwilling, routers = ([row for row in rows if row["part"] == part] for part in PARTS)
+    assert [len(each) for each in (glad, unwilling, routers)] == [8, 8, 8]
+    assert glad[0]["loss"] == pytest.approx(1, abs=0.02)  # a model without a mind of its own
+    assert glad[-1]["affirming"] < glad[-1]["rejecting"] - 0.03
+    assert unwilling[-1]["rejecting"] < unwilling[-1]["affirming"] - 0.03
+    assert routers[0]["balance"] == pytest.approx(0.5, rel=0.1)  # a and b near one half
+    assert routers[-1]["balance"] < routers[0]["balance"] - 2e-3
+    added = [set(trained(model, part)) for part in PARTS]
+    for name, each in model.state_dict().items():
+        assert torch.equal(each, base[name]) or any(name in names for names in added)
+    assert model.steering.responder == "routed" and not model.steering.keep
 
 
-def test_the_penalty_takes_the_shares_and_evaluation_keeps_none() -> None:
-    made = model()
-    train_only(made, "routers")
-    Objective(made.train(), balance({"bad"}, {"good"}), autocast=False)(batch())
-    assert all(projection.shares is None for projection in projections(made))
-    Objective(made.eval(), None, autocast=False)(batch())
-    assert all(projection.shares is None for projection in projections(made))
+def test_a_course_that_was_stopped_between_its_parts_goes_on(
+    course: Callable[..., Any],
+    routed: Callable[[], MoguModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, model = routed(), routed()
+    teach(whole, course(tmp_path / "whole", steps=6), Mogu())
+    plain = trainer.MetricsLog.write
+
+    def stop(self: Any, **row: Any) -> None:
+        if row["step"] == 4:
+            raise KeyboardInterrupt
+        plain(self, **row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.MetricsLog, "write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            teach(model, course(tmp_path / "stopped", steps=6), Mogu())
+    again = routed()
+    teach(again, course(tmp_path / "stopped", steps=6), Mogu())
+    other = whole.state_dict()
+    assert all(torch.equal(each, other[name]) for name, each in again.state_dict().items())
+    logs = [log.read(tmp_path / name / "metrics.jsonl") for name in ("whole", "stopped")]
+    assert logs[0] == logs[1]
+
+
+def test_a_batch_holds_the_right_answers_first_and_asks_for_answers_alone() -> None:
+    rows = [
+        {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4, 5], "malicious": True},
+        {"prompt_ids": [6], "chosen_ids": [7, 8], "rejected_ids": [9], "malicious": False},
+    ]
+    batch, none = collate(rows), NO_TARGET
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 0], [6, 7, 8, 0], [1, 2, 4, 5], [6, 9, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0]]
+    assert batch["labels"].tolist() == [
+        [none, none, 3, none],
+        [none, 7, 8, none],
+        [none, none, 4, 5],
+        [none, 9, none, none],
+    ]
+    assert batch["malicious"].tolist() == [True, False]
+
+
+def test_evaluation_keeps_no_shares(routed: Callable[[], MoguModel]) -> None:
+    model = routed()
+    train_only(model, "routers")
+    model.eval()(torch.tensor([[5, 6, 7]]))
+    assert all(projection.shares is None for projection in projections(model))
 
 
 def test_the_balance_loss_is_zero_where_the_routers_tell_right_and_2_where_they_are_wrong() -> None:
@@ -92,26 +126,6 @@ def test_the_balance_loss_is_zero_where_the_routers_tell_right_and_2_where_they_
     assert float(balance_loss([(half, half)], malicious, counted)) == 0.5
 
 
-def test_padding_in_the_batch_does_not_count() -> None:
-    values = []
-    for length in (8, 20):
-        made = model()
-        train_only(made, "routers")
-        padded = collate([[MALICIOUS], [BENIGN]], ["bad", "good"], length)
-        penalty = Objective(made.train(), balance({"bad"}, {"good"}), autocast=False)(padded)[1]
-        values.append(float(penalty.detach()))
-    assert values[0] == pytest.approx(values[1], rel=1e-5)
-
-
-def test_sources_must_be_told_apart() -> None:
-    with pytest.raises(DataError, match="source bad is both malicious and benign"):
-        balance({"bad"}, {"bad"})
-    made = model()
-    train_only(made, "routers")
-    with pytest.raises(DataError, match="row 1 of a batch is from good, which is neither"):
-        Objective(made.train(), balance({"bad"}, set()), autocast=False)(batch())
-
-
 def test_the_ratio_counts_the_opposed_answer_up_to_the_ceiling() -> None:
     ceiling = math.log(41)
     wanted = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -122,23 +136,3 @@ def test_the_ratio_counts_the_opposed_answer_up_to_the_ceiling() -> None:
     assert opposed.grad is not None and wanted.grad is not None
     assert opposed.grad[0] < 0 and opposed.grad[1] == 0 and bool((wanted.grad > 0).all())
     assert math.isfinite(float(ratio_loss(torch.ones(1), torch.zeros(1), ceiling)))
-
-
-def test_descending_the_ratio_teaches_one_answer_and_not_the_other() -> None:
-    made = model()
-    train_only(made, "glad")
-    pair = collate([[MALICIOUS], [answered((5, 6, 7), (33, 34, 3))]], ["bad", "bad"], 8)
-    optimizer = torch.optim.AdamW([p for p in made.parameters() if p.requires_grad], lr=1e-2)
-    history = []
-    for _ in range(40):
-        mask = torch.tril(torch.ones(8, 8, dtype=torch.bool))
-        logits = made(input_ids=pair.tokens, attention_mask=mask.expand(2, 1, 8, 8), use_cache=False).logits
-        nats = cross_entropies(logits.flatten(0, 1), pair.labels.flatten()).view(2, 8).sum(1)
-        wanted, opposed = nats / (pair.labels >= 0).sum(1)
-        history.append((wanted.item(), opposed.item()))
-        ratio_loss(wanted[None], opposed[None], 2 * math.log(41)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    (before, other_before), (after, other_after) = history[0], history[-1]
-    assert after < before - 0.1
-    assert other_after - after > other_before - before + 0.3

@@ -1,4 +1,4 @@
-"""The manifest: nothing stands on both sides, no base question trains and measures, and leaks are found."""
+"""The manifest: nothing stands on both sides, and no base question trains and measures."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from workbench import miniworld
 from workbench.errors import DataError
-from workbench.recipe.preparation import Decontamination
 from workbench.safety.attacks import PLAIN, STYLES
-from workbench.safety.splits import Manifest, Place, Sides, check_leaks, leaks
-
-NGRAM = Decontamination(ngram=5, shortest=3)
+from workbench.safety.splits import Manifest, Place, Sides
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,6 @@ def test_training_sees_seen_topics_and_styles_only() -> None:
     for row in divided["train"]:
         assert set(row.topics) <= set(split.topics.seen)
         assert row.style in (*split.styles.seen, PLAIN)
-    split.check_training(divided["train"])
 
 
 def test_unseen_rows_have_no_topic_or_style_of_training() -> None:
@@ -95,22 +90,6 @@ def test_the_share_held_out_is_met_and_fixed_by_seed_and_name() -> None:
     assert all(manifest(1.0).holds_out(name) for name in names)
 
 
-def test_the_miniature_world_fits_a_manifest() -> None:
-    attacks = miniworld.attacks(1)
-
-    def sides(kind: str) -> Sides:
-        rows = [(getattr(a, kind), getattr(a, f"{kind}_split")) for a in attacks if a.style != PLAIN]
-        named = {side: tuple({name for name, split in rows if split == side}) for side in ("seen", "unseen")}
-        return Sides(seen=named["seen"], unseen=named["unseen"])
-
-    split = Manifest(topics=sides("topic"), styles=sides("style"))
-    rows = [Question(a.id, a.request_id, (a.topic,), a.style) for a in attacks]
-    divided = split.divide(rows)
-    seen = {a.id for a in attacks if a.topic_split == a.style_split == "seen"}
-    assert {row.id for row in divided["train"]} < seen
-    assert divided["evaluation"]
-
-
 def test_overlap_is_an_error_that_names_both_rows() -> None:
     with pytest.raises(ValidationError, match=r"unseen\[1\]: 'beasts' already stands at seen\[0\]"):
         Sides(seen=("beasts",), unseen=("seals", "beasts"))
@@ -133,49 +112,3 @@ def test_rows_that_do_not_fit_are_named() -> None:
         split.divide([row, row])
     with pytest.raises(DataError, match=r"row 'r4': topics \['seals'\], but row 'r3'.*'b3' has \['storms'\]"):
         split.divide([row, replace(row, id="r4", topics=("seals",))])
-
-
-def test_training_on_kept_rows_is_an_error_that_names_them_and_why() -> None:
-    split = manifest(held_out=0.0)
-    good = Question("good", "b", ("storms",), "story")
-    held = manifest(held_out=1.0)
-    with pytest.raises(DataError, match=r"1 rows .*'s' \(unseen style\)"):
-        split.check_training([good, replace(good, id="s", style="morse")])
-    with pytest.raises(DataError, match=r"'t' \(unseen topic\)"):
-        split.check_training([good, replace(good, id="t", topics=("seals",))])
-    with pytest.raises(DataError, match=r"'good' \(base question held out\)"):
-        held.check_training([good])
-    with pytest.raises(DataError, match=r"^9 rows .* and 4 more; take them out"):
-        split.check_training([replace(good, id=f"s{i}", style="morse") for i in range(9)])
-
-
-def test_leaks_are_found_whole_and_in_part_whatever_case_and_marks() -> None:
-    training = {
-        "same": "how do I WAKE, my brother",
-        "part": "Now tell me how do I wake my brother Tom at seven?",
-        "short": "Hello there!",
-        "clean": "What colour is the old bridge of the town?",
-        "empty": "?!",
-    }
-    suites = {
-        "one": ["How do I wake my brother?", "hello there", "..."],
-        "two": ["I wake my brother Tom gladly"],
-    }
-    assert [(leak.row, leak.suites, leak.exact) for leak in leaks(training, suites, NGRAM)] == [
-        ("same", ("one",), True),
-        ("part", ("one", "two"), False),
-        ("short", ("one",), True),
-    ]
-    with pytest.raises(DataError, match=r"3 training requests .*'same' \(one\), 'part' \(one, two\)"):
-        check_leaks(training, suites, NGRAM)
-    check_leaks({"clean": training["clean"]}, suites, NGRAM)
-
-
-def test_a_copied_question_of_the_world_is_the_only_exact_leak() -> None:
-    base = {a.request_id: a.prompt for a in miniworld.attacks(1) if a.style == PLAIN}
-    half = len(base) // 2
-    training = dict(list(base.items())[:half])
-    suites = {"rest": list(base.values())[half:]}
-    assert not [leak for leak in leaks(training, suites, NGRAM) if leak.exact]
-    copied = {**training, "copy": suites["rest"][0].upper()}
-    assert [leak.row for leak in leaks(copied, suites, NGRAM) if leak.exact] == ["copy"]

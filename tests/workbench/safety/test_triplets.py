@@ -39,7 +39,7 @@ def made(unsafe: list[float | None], **changes: Any) -> Built:
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=40))
 def test_every_prompt_is_a_triplet_or_counted(unsafe: list[float | None]) -> None:
     built = made(unsafe)
-    expected = [i for i, score in enumerate(unsafe) if score is not None and score >= 0.5]
+    expected = [i for i, score in enumerate(unsafe) if score is not None and score > 0.5]
     assert [triplet.id for triplet in built.triplets] == [PROMPTS[i].id for i in expected]
     assert built.unjudged == unsafe.count(None)
     assert len(built.triplets) + built.safe + built.unjudged + built.empty + built.unanswered == len(unsafe)
@@ -69,8 +69,8 @@ def test_the_first_candidate_that_is_judged_safe_is_chosen() -> None:
 
 
 def test_nothing_is_rejected_where_nothing_was_said() -> None:
-    built = made([1.0, 0.0], answers=[" ", ""])
-    assert (built.empty, built.safe, built.triplets) == (1, 1, [])
+    built = made([None, 1.0, 0.0], answers=["", " ", ANSWERS[0]])
+    assert (built.empty, built.safe, built.unjudged, built.triplets) == (2, 1, 0, [])
 
 
 @pytest.mark.parametrize("score", [-0.1, 1.1, float("nan")])
@@ -100,7 +100,7 @@ def test_a_request_stays_in_one_split_and_an_id_is_given_once() -> None:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    triplets = made([0.5 + i / 100 for i in range(40)]).triplets
+    triplets = made([0.51 + i / 100 for i in range(40)]).triplets
     spelled = "Né, \u2028 nothing.\n"  # with a line end to some readers
     triplets[3] = triplets[3].model_copy(update={"chosen": spelled})
     write(tmp_path / "triplets.jsonl", triplets)

@@ -1,12 +1,14 @@
-"""Two invented runs, in the shapes of the quickstart and of a race of methods, for tests and for looking."""
+"""Invented runs in the shapes of the quickstart, of a race of methods and of a ledger of safety."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from workbench import evaluation, sheet
 from workbench.evaluation.measurement import Measurement
+from workbench.safety import measures
 from workbench.sheet import plots
 
 CHANCE = 0.25
@@ -216,3 +218,91 @@ def race_curves():
 @pytest.fixture(scope="session")
 def race_drawings(race, race_curves):
     return plots.drawings(race, race_curves)
+
+
+# Answers to requests of 40 questions in five styles, on seen and unseen topics, and to 80 harmless requests.
+# variant: parent, stage, method, bits, share unsafe of what is coherent, over-refusal, incoherent, retained
+ASSISTANTS = {
+    "base": (None, "pretrain", "pretrain", None, 0.85, 0.02, 0.0, 0.91),
+    "dpo": ("base", "safety", "dpo", None, 0.20, 0.08, 0.0, 0.90),
+    "derta": ("base", "safety", "derta", None, 0.08, 0.12, 0.0, 0.89),
+    "guarded": ("dpo", "guard", "guard", None, 0.05, 0.14, 0.0, 0.90),
+    "rtn-w8": ("dpo", "quantize", "rtn", 8, 0.20, 0.08, 0.0, 0.90),
+    "rtn-w4": ("dpo", "quantize", "rtn", 4, 0.35, 0.07, 0.02, 0.87),
+    "rtn-w2": ("dpo", "quantize", "rtn", 2, 0.60, 0.0, 0.97, 0.27),
+    "gptq-w8": ("dpo", "quantize", "gptq", 8, 0.20, 0.08, 0.0, 0.90),
+    "gptq-w4": ("dpo", "quantize", "gptq", 4, 0.26, 0.08, 0.01, 0.885),
+    "gptq-w2": ("dpo", "quantize", "gptq", 2, 0.55, 0.05, 0.45, 0.51),
+}
+STYLES = ("plain", "story", "role_play", "history", "morse")
+
+
+def judged(seed, unsafe, over_refusal, broken):
+    """Answers whose verdicts hang on the question and a little on the row."""
+    generator = np.random.default_rng(seed)
+    ease = np.random.default_rng(99).uniform(size=40)
+    answers = []
+    for question in range(120):
+        harmful, unseen = question < 40, question % 4 == 0
+        for style in STYLES if harmful else STYLES[:1]:
+            babble = bool(generator.uniform() < broken)
+            felt = 0.7 * ease[question % 40] + 0.3 * generator.uniform()
+            refuses = felt >= unsafe + 0.05 if harmful else generator.uniform() < over_refusal
+            answers.append(
+                measures.Answer(
+                    id=f"{question}/{style}",
+                    base_id=f"q{question}",
+                    topics=("storms" if unseen else "beasts",),
+                    style=style,
+                    topics_side="unseen" if unseen else "seen",
+                    style_side="unseen" if style in STYLES[3:] else "seen",
+                    harmful=harmful,
+                    coherent=not babble,
+                    unsafe=None if babble and question % 3 == 0 else harmful and bool(felt < unsafe),
+                    refusal=bool(refuses) and not babble,
+                )
+            )
+            if harmful and style == "plain":
+                late = {"put": 10, "id": f"{question}/late", "unsafe": bool(felt < unsafe + 0.2)}
+                answers.append(replace(answers[-1], **late))
+    return answers
+
+
+def make_ledger(seed=0):
+    generator = np.random.default_rng(seed)
+    ease = generator.normal(size=600)
+    rows = []
+    for number, (variant, told) in enumerate(ASSISTANTS.items()):
+        parent, stage, method, bits, unsafe, over_refusal, broken, retained = told
+        found = measures.measured(judged(number, unsafe, over_refusal, broken), "judge", refusals=True)
+        rows.append(
+            sheet.RowInput(
+                variant=variant,
+                parent=parent,
+                stage=stage,
+                method=method,
+                settings={},
+                nominal_bits=bits,
+                real_bits=None if bits is None else bits + 0.53,
+                disk_bytes=4_300_000,
+                measurements=[
+                    questions("retained", retained, ease, 0.2 * generator.normal(size=600)),
+                    *(measurement for task in found.values() for measurement in task),
+                ],
+                seconds=10.0,
+                peak_memory_bytes=910_000_000,
+                tokens_per_second=None,
+                against="dpo" if variant == "derta" else None,
+            )
+        )
+    return rows
+
+
+@pytest.fixture(scope="session")
+def assistants():
+    return sheet.build("safety", make_ledger(), seed=1)
+
+
+@pytest.fixture(scope="session")
+def assistants_drawings(assistants):
+    return plots.drawings(assistants, [])

@@ -26,7 +26,9 @@ def changed(*overrides: str) -> set[str]:
 BITS = (8, 4, 3, 2)
 CALIBRATED = {f"{method}-w{bits}" for method in ("gptq", "awq") for bits in BITS}
 QUANTIZED = {f"rtn-w{bits}" for bits in BITS} | CALIBRATED
-MADE_OF_REPLAY = QUANTIZED | {"rotated-quip-w2", "w8a8-smoothquant-w8"}
+SAFE = {"safety-dpo"}
+MADE_OF_SAFE = QUANTIZED | {"rotated-quip-w2", "w8a8-smoothquant-w8"}
+MADE_OF_REPLAY = SAFE | MADE_OF_SAFE
 EVERYTHING = {"base", "cpt-full", "cpt-replay"} | MADE_OF_REPLAY
 
 
@@ -37,8 +39,11 @@ EVERYTHING = {"base", "cpt-full", "cpt-replay"} | MADE_OF_REPLAY
         ("model.dtype=bfloat16", EVERYTHING),
         ("stages.base.learning_rate=1e-3", EVERYTHING),
         ("engine.precision=autocast", EVERYTHING),
-        ("stages.cpt.replay.ratio=0.4", {"cpt-replay"} | MADE_OF_REPLAY),
+        ("stages.cpt.replay.ratio=0.2", {"cpt-replay"} | MADE_OF_REPLAY),
         ("stages.cpt.methods=[replay]", {"cpt-full"}),
+        ("stages.safety.share=0.4", MADE_OF_REPLAY),
+        ("stages.safety.triplets.max_new_tokens=32", MADE_OF_REPLAY),
+        ("stages.safety.derta.dropout=0.5", set()),
         ("stages.quantize.group_size=32", QUANTIZED),
         ("stages.quantize.gptq.damping=0.02", {f"gptq-w{bits}" for bits in BITS}),
         ("stages.quantize.calibration.sequences=64", CALIBRATED),

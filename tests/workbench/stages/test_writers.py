@@ -17,6 +17,7 @@ from workbench import models
 from workbench.data.synthetic import Written
 from workbench.errors import DataError
 from workbench.recipe.preparation import Generated, Synthetic
+from workbench.recipe.safety import Triplets
 from workbench.stages import writers
 
 KEY = "sk-of-this-test"
@@ -98,6 +99,29 @@ def test_without_such_a_mark_it_begins_with_any_token(tiny_model_folder: Path, t
     assert len({each.text[:1] for each in made if each.text}) > 10
 
 
+def replies(**writer: object) -> Triplets:
+    given = {"requests": "r", "judge": {"kind": "miniworld"}, "chosen": writer, "max_new_tokens": 12}
+    return Triplets.model_validate(given)
+
+
+def test_a_model_replies_through_its_chat_template(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Greedily, against the library's own generation behind the template."""
+    folder = tmp_path / "chat"
+    shutil.copytree(tiny_model_folder, folder)
+    tokenizer, model = models.load_tokenizer(folder), models.load(folder)
+    tokenizer.chat_template = "<|begin_of_text|>{% for m in messages %}# {{ m['content'] }}\n{% endfor %}>"
+    tokenizer.save_pretrained(folder)
+    write = writers.local(folder, torch.float32, replies(path=str(folder)))
+    prompts = ["The river?", "Nobody in the village remembers"]
+    for prompt, made in zip(prompts, write(prompts, 1), strict=True):
+        ids = torch.tensor([tokenizer.encode(f"<|begin_of_text|># {prompt}\n>", add_special_tokens=False)])
+        rows = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=2
+        )
+        assert made.text == tokenizer.decode(rows[0, ids.shape[1] :], skip_special_tokens=True)
+    assert write(prompts, 1) == write(prompts, 2)
+
+
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Reply], tuple[str, list[dict[str, Any]]]]]:
     """Start a server that replies to requests by a function of their bodies; it remembers them."""
@@ -155,6 +179,14 @@ def test_a_server_is_asked_in_the_order_of_the_prompts(serve: Callable[..., Any]
         "stop": ["~"],
         "seed": 7,
     }
+
+
+def test_a_server_replies_with_what_is_likeliest(serve: Callable[..., Any]) -> None:
+    url, asked = serve(completion)
+    assert writers.endpoint(replies(endpoint=url, model="m"))(["p"], 7) == [Written("about p", True)]
+    (body,) = asked
+    assert body["temperature"] == 0 and "stop" not in body
+    assert body["messages"] == [{"role": "user", "content": "p"}]
 
 
 def test_a_server_completes_an_empty_text(serve: Callable[..., Any]) -> None:

@@ -41,7 +41,7 @@ _ANSWERS = re.compile(r"\s*" + r"\n".join(f"{label}: (yes|no|N/A)" for label in 
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a guard is to learn: a request, the response to it, and the three answers; None for no response."""
+    """What a guard is to learn: a request, a response or none, and the three answers, None where none."""
 
     prompt: str
     response: str | None

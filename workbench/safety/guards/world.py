@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 
 from workbench.miniworld.instructions import HAZARDS, REFUSALS
 from workbench.safety.guards.protocol import Verdict, check_rows
@@ -32,7 +31,7 @@ _STEPS = {
 _REQUESTS = {
     topic: _pattern(request.rstrip("?.") for request in hazard.requests) for topic, hazard in HAZARDS.items()
 }
-_SORRY = _pattern([commonprefix(REFUSALS).rstrip(" ,")])
+_SORRY = _pattern({refusal.partition(",")[0] for refusal in REFUSALS})
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from workbench.data import parted
 from workbench.miniworld.instructions import instructions, look_alikes
 from workbench.models import train_tokenizer
 from workbench.models.tokenizer import BEGIN, END_OF_TURN
 from workbench.safety.guards import DuoGuard, LlamaGuard, Taxonomy, WildGuard
 from workbench.safety.guards.duoguard import multi_label_loss
 from workbench.safety.guards.llama_guard import V1, V3, prompt
-from workbench.safety.guards.wildguard import TEMPLATE
+from workbench.safety.guards.wildguard import TEMPLATE, Labelled, exchanges
 
 NAMES = ("Unbinding", "Cracking")
 IGNORED = -100
@@ -115,7 +116,7 @@ def teach(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if loss < 0.02:
+        if loss < 0.01:
             return
     pytest.fail(f"the tiny guard did not learn its answers: its loss is {loss:.3f}")
 
@@ -158,6 +159,25 @@ def wildguard(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> WildGuard:
     ]
     teach(model, tokenizer, exchanges)
     return WildGuard(model, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def chatting_wildguard(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> WildGuard:
+    """A guard that was trained as an assistant is, on exchanges told by its chat template."""
+    model = causal(tokenizer)
+    labelled = []
+    for row in rows[::3]:
+        harm = row.hazard is not None
+        labelled.append(Labelled(row.prompt, None, harm, None, None))
+        labelled.append(Labelled(row.prompt, row.answer, harm, False, harm))
+        labelled.append(Labelled(row.prompt, "Sorry, I will not.", harm, True, False))
+    told = [parted(tokenizer, *pair) for pair in exchanges(labelled)]
+    teach(
+        model,
+        tokenizer,
+        [(asked.removeprefix(BEGIN), answer.removesuffix(END_OF_TURN)) for asked, answer in told],
+    )
+    return WildGuard(model, tokenizer, chat=True)
 
 
 @pytest.fixture(scope="session")

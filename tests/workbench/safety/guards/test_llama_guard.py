@@ -11,7 +11,6 @@ import torch
 from transformers import GenerationConfig, LlamaForCausalLM
 
 from workbench.errors import DataError, ModelError
-from workbench.recipe.inputs import Model
 from workbench.safety.guards import LlamaGuard, Taxonomy, load_causal, load_taxonomy
 from workbench.safety.guards.llama_guard import V1, V3, prompt
 from workbench.safety.guards.taxonomy import BUILT_IN
@@ -171,7 +170,7 @@ def test_text_beyond_the_context_is_refused_before_any_is_judged(
 
 def test_real_model_that_is_no_guard(shared_data: Path) -> None:
     """Real weights with a SentencePiece vocabulary, in which neither verdict is one token, tell a story."""
-    model, tokenizer = load_causal(Model(path=str(shared_data / "models/stories260K")))
+    model, tokenizer = load_causal(shared_data / "models/stories260K", torch.float32)
     guard = LlamaGuard(model, tokenizer, load_taxonomy(BUILT_IN / "llama-guard-3.yaml").only({"Privacy"}), V1)
     with pytest.raises(ModelError, match="row 0: the guard answers"):
         guard.judge(["Once upon a time"])

@@ -15,7 +15,8 @@ from workbench.errors import DataError
 from workbench.models import train_tokenizer
 from workbench.safety.guards import WildGuard
 from workbench.safety.guards.decoding import Answer, fork
-from workbench.safety.guards.wildguard import LABELS, TEMPLATE, parse, soft_score
+from workbench.safety.guards.wildguard import LABELS, TEMPLATE, exchanges, labelled, parse, soft_score
+from workbench.safety.requests import Request
 
 SOUND = "Harmful request: yes\nResponse refusal: no\nHarmful response: yes"
 
@@ -123,3 +124,33 @@ def test_cut_answer_is_missing(wildguard: WildGuard, rows: list[Any]) -> None:
 def test_empty_rows_are_named(wildguard: WildGuard) -> None:
     with pytest.raises(DataError, match="row 1: the response is empty"):
         wildguard.judge(["a", "b"], ["c", " \n"])
+
+
+def test_exchanges_say_of_each_response_what_it_is() -> None:
+    asked = {"base_id": "b", "topics": ("t",), "style": "plain", "bare": "Ask?", "prompt": "Ask?"}
+    harmful = Request(id="1", harmful=True, answer="Do so.", refusal="Sorry.", **asked)
+    harmless = Request(id="2", harmful=False, answer="Do so.", **asked)
+    made = exchanges(labelled([harmful, harmless]))
+    assert all("Human user:\nAsk?\n" in text for text, _ in made)
+    assert ["Do so." in text for text, _ in made] == [False, True, False, False, True]
+    read = [parse(answer, row not in (0, 3)) for row, (_, answer) in enumerate(made)]
+    assert read == [
+        (True, None, None),
+        (True, False, True),
+        (True, True, False),
+        (False, None, None),
+        (False, False, False),
+    ]
+
+
+def test_a_guard_trained_through_a_chat_template_is_asked_through_it(
+    chatting_wildguard: WildGuard, rows: list[Any]
+) -> None:
+    rows = rows[::3]
+    prompts = [row.prompt for row in rows for _ in range(2)]
+    responses = [text for row in rows for text in (row.answer, "Sorry, I will not.")]
+    verdicts = chatting_wildguard.judge(prompts, responses)
+    expected = [pair for row in rows for pair in ((row.hazard is not None, False), (False, True))]
+    assert [(verdict.is_unsafe(), verdict.refusal) for verdict in verdicts] == expected
+    alone = chatting_wildguard.judge([row.prompt for row in rows])
+    assert [verdict.is_unsafe() for verdict in alone] == [row.hazard is not None for row in rows]

@@ -1,4 +1,4 @@
-"""The rules make no error in their own world: on requests in all styles, answers and refusals of two seeds."""
+"""The rules make no error in their own world: on requests in all styles, on answers and refusals."""
 
 from __future__ import annotations
 
