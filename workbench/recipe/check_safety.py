@@ -46,6 +46,12 @@ def _exchanges(stage: Sft | Safety, index: int, sources: dict[str, Source | None
         yield path, f"{', '.join(texts)} is no source of exchanges; give it chat, or leave it to an sft stage"
     elif isinstance(stage, Sft) and len(texts) == len(stage.mixture):
         yield path, "has no source of exchanges, so there are no answers to learn; name one, or use cpt"
+    if isinstance(stage, Safety) and (taken := sorted({"prefixed", "transitions"} & set(stage.mixture))):
+        yield path, f"{', '.join(taken)}: derta calls its own rows so; give the source another name"
+    for name, reading in stage.reading.items():
+        if (source := known.get(name)) and source.exchanges and reading.order != "shuffled":
+            where: KeyPath = ("stages", index, "reading", name, "order")
+            yield where, f"exchanges are read shuffled, found {reading.order}; leave it out"
 
 
 def _named(stage: Stage | None, index: int, made: list[Variant]) -> Faults:
@@ -76,8 +82,8 @@ def _patched(made: list[Variant]) -> Said:
             earlier = [each.name for each in made if each.stage_index < variant.stage_index]
             there = ", ".join(name for name in earlier if name in final) or "none"
             said[variant.stage_index] = (
-                f"{variant.parent} is not quantized, and {PATCHING} patches quantized variants; there are: "
-                f"{there}"
+                f"{variant.parent} is not quantized, and {PATCHING} patches quantized variants; "
+                f"there are: {there}"
             )
     return [(("stages", index, "from"), message) for index, message in said.items()]
 

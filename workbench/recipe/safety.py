@@ -71,6 +71,14 @@ class Dpo(Section):
     lora: Lora | None = Field(default=None, description="train low-rank updates and merge them at the end")
     learning_rate: float | None = Field(default=None, gt=0, description="default: the stage's")
 
+    @model_validator(mode="after")
+    def _adapters(self) -> Dpo:
+        if self.lora and self.lora.dropout:
+            raise ValueError("lora.dropout blurs the comparison of the model with its start; leave it out")
+        if self.lora and self.lora.learning_rate:
+            raise ValueError("lora.learning_rate: say learning_rate beside lora, it is the only one")
+        return self
+
 
 class Derta(Section):
     """Settings of DeRTa (arXiv 2407.09121): of the safety rows, half have harmful prefixes, half are RTO."""
@@ -78,7 +86,7 @@ class Derta(Section):
     dropout: Share = Field(default=0.0, description="share of the places of an RTO row that is not scored")
     opener: str | None = Field(
         default=None,
-        description="word that begins a refusal, such as Sorry; default: that with which all chosen answers begin",
+        description="word that begins a refusal, such as Sorry; default: what begins all chosen answers",
     )
     learning_rate: float | None = Field(default=None, gt=0, description="default: the stage's")
 

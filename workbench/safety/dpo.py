@@ -25,7 +25,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 from workbench.errors import NumericsError
 from workbench.recipe.safety import Dpo
-from workbench.safety.trainer import Course, Outcome, Part, Row, Scheduled, train
+from workbench.safety.course import Course, Outcome, Part
+from workbench.safety.trainer import Row, Scheduled, train
 
 SAMPLED, LONGEST, LOOKS = 8, 64, 4  # answers that are sampled, their tokens, and how often in a training
 

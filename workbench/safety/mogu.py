@@ -26,7 +26,8 @@ from transformers import TrainingArguments
 from workbench.data import NO_TARGET
 from workbench.models.mogu import MoguModel, projections
 from workbench.recipe.safety import Mogu
-from workbench.safety.trainer import Course, Outcome, Part, Scheduled, train
+from workbench.safety.course import Course, Outcome, Part
+from workbench.safety.trainer import Scheduled, train
 from workbench.training.objective import cross_entropies
 
 Trained = Literal["glad", "unwilling", "routers"]  # in this order

@@ -113,10 +113,10 @@ def begin(model: PreTrainedModel, settings: QResafe, seed: int) -> None:
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name, layer in linears.items():
-        model.set_submodule(name, PatchedLinear(layer, settings, generator))
+        model.set_submodule(name, PatchedLinear(layer, settings, generator).to(model.dtype))
     # What is trained are ordinary parameters, so none of transformers' precautions applies meanwhile.
     model.is_quantized = False  # type: ignore[assignment]
-    model.hf_quantizer = None
+    model.hf_quantizer = None  # type: ignore[assignment]
 
 
 def finish(model: PreTrainedModel) -> None:

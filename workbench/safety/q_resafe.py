@@ -35,9 +35,9 @@ from workbench.errors import RunError
 from workbench.progress import console
 from workbench.recipe.safety import Dpo, QResafe
 from workbench.safety import dpo
+from workbench.safety.course import Course, Outcome
 from workbench.safety.mogu import collate
 from workbench.safety.patched import begin, finish, patched, unpatched, whole
-from workbench.safety.trainer import Course, Outcome
 from workbench.training import processes
 from workbench.training.objective import cross_entropies
 
@@ -109,7 +109,7 @@ def critical(scores: Tensor, tau: float) -> Tensor:
     return chosen.view_as(scores)
 
 
-class _Masks(TrainerCallback):  # type: ignore[misc]
+class _Masks(TrainerCallback):
     """Masks anew before every K-th step; what they were is on disk, so that a stopped training goes on."""
 
     def __init__(self, model: PreTrainedModel, course: Course, settings: QResafe) -> None:

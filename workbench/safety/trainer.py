@@ -17,16 +17,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.state import AcceleratorState, GradientState
-from datasets import Dataset
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
@@ -35,7 +32,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from workbench.errors import NumericsError
 from workbench.progress import Advance, console, progress
 from workbench.recipe.schema import Engine
-from workbench.recipe.training import TrainingStage
+from workbench.safety.course import Course, Outcome, Part
 from workbench.training import checkpoint, learning_rate, log, processes, state
 from workbench.training.checkpoint import Checkpoint
 from workbench.training.engine import micro_batch_size
@@ -46,79 +43,6 @@ BUCKET = 200_000_000  # numbers; beyond the model it only wastes memory, and Dee
 
 Row = dict[str, Any]
 Watch = Callable[[Row], list[str]]  # looks at a row of the log, may add to it, and gives what to tell
-
-
-@dataclass(frozen=True)
-class Course:
-    """A training on pairs, of one part or of several.
-
-    Attributes:
-        rows: the pairs, as `pairs.encode` gives them.
-        order: [steps, batch] int64, which of them each step sees.
-        stage: optimizer and schedule.
-        engine: DeepSpeed settings.
-        seed: of the recipe.
-        out: folder of the stage.
-        title: shown with the progress.
-    """
-
-    rows: Dataset
-    order: Any
-    stage: TrainingStage
-    engine: Engine
-    seed: int
-    out: Path
-    title: str
-
-    @cached_property
-    def sizes(self) -> dict[str, Any]:
-        """Tokens of the prompt and of each answer of every pair, [N] int64."""
-        columns = ("prompt_ids", "chosen_ids", "rejected_ids")
-        return {name: np.array([len(ids) for ids in self.rows[name]], np.int64) for name in columns}
-
-    @cached_property
-    def tokens(self) -> Any:
-        """Tokens seen up to the end of every step, [steps] int64; a prompt is read with either answer."""
-        prompt, chosen, rejected = self.sizes.values()
-        return (2 * prompt + chosen + rejected)[self.order].sum(1).cumsum()
-
-
-@dataclass(frozen=True)
-class Part:
-    """One training of a course.
-
-    Attributes:
-        name: of its checkpoints, where a course has several parts; empty where it has one.
-        first: steps of the course before it.
-        steps: of its own; its schedule runs over them.
-        rate: peak learning rate.
-    """
-
-    name: str
-    first: int
-    steps: int
-    rate: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a training cost and where it ended.
-
-    Attributes:
-        seconds: wall time, that of interrupted tries up to their last checkpoint included.
-        busy: seconds of the steps that this try made, and the tokens in them.
-        loss: of the last step.
-        trainable_parameters: numbers that were trained.
-        optimizer_bytes: of AdamW's state on this process.
-        told: what the watch gave, and what it gave before a stop.
-    """
-
-    seconds: float
-    busy: tuple[float, int]
-    loss: float
-    trainable_parameters: int
-    optimizer_bytes: int
-    told: list[str] = field(default_factory=list)
 
 
 class Scheduled(Trainer):

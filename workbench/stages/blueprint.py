@@ -8,7 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from workbench import models
+from workbench.models.mogu import projections
+from workbench.models.routing import Routing
 from workbench.recipe.methods import ControlLlm, LlamaPro
+from workbench.recipe.safety import Mogu, Safety
 from workbench.recipe.schema import Vocabulary
 from workbench.recipe.training import Continued
 from workbench.retention import control_llm, freeze, llama_pro, lora
@@ -34,6 +37,8 @@ def architecture(job: Job, config: PretrainedConfig) -> PreTrainedModel:
             changed.vocab_size = renewed.tokens + (0 if renewed.replace else model.config.vocab_size)
             made: PreTrainedModel = AutoModelForCausalLM.from_config(changed)
             return made
+        if isinstance(job.variant.stage, Safety) and job.variant.method == "mogu":
+            return models.add_responders(model, routing(job.variant.stage.mogu), job.recipe.seed)
         section = expansion(job)
         return model if section is None else expanded(model, section, job.recipe.seed)
 
@@ -43,6 +48,11 @@ def expanded(model: PreTrainedModel, section: ControlLlm | LlamaPro, seed: int) 
     if isinstance(section, ControlLlm):
         return models.expand(model, section, seed)
     return models.stack(model, section.blocks)
+
+
+def routing(section: Mogu) -> Routing:
+    """Sizes of what MoGU adds."""
+    return Routing(**section.model_dump(include={"rank", "alpha", "router_width", "router_tokens"}))
 
 
 def in_training(job: Job, config: PretrainedConfig) -> PreTrainedModel:
@@ -60,6 +70,13 @@ def in_training(job: Job, config: PretrainedConfig) -> PreTrainedModel:
                 llama_pro.freeze(model)
             case "lora" if isinstance(stage, Continued):
                 lora.wrap(model, stage.lora, job.recipe.seed)
+            case "mogu":
+                model.requires_grad_(False)
+                for projection in projections(model):
+                    projection.requires_grad_(True)
+                    projection.base.requires_grad_(False)
+            case "dpo" if isinstance(stage, Safety) and stage.dpo.lora:
+                lora.wrap(model, stage.dpo.lora, job.recipe.seed)
             case "freeze" if isinstance(stage, Continued) and stage.freeze:
                 freeze.freeze(model, stage.freeze)
     return model

@@ -17,14 +17,15 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import models, storage, training
-from workbench.errors import DataError, RecipeError, WorkbenchError
-from workbench.models.routing import Routing
+from workbench.errors import DataError, WorkbenchError
 from workbench.recipe.safety import PATCHING, Safety
 from workbench.recipe.schema import Recipe
 from workbench.retention import lora
 from workbench.safety import pairs
+from workbench.safety.course import Course, Outcome
 from workbench.safety.pairs import Pair
 from workbench.stages import curriculum, prepare, triplets
+from workbench.stages.blueprint import routing
 from workbench.stages.job import Job
 from workbench.stages.measure import measured
 from workbench.stages.result import StageResult
@@ -39,16 +40,10 @@ def build(job: Job, out: Path) -> None:
     """Train `job`'s variant into `out`; goes on from the checkpoints that a stopped try left there.
 
     Raises:
-        RecipeError: dropout in adapters.
         DataError: an exchange that cannot be told, or a source whose prompts leave no room for an answer.
     """
     stage = job.variant.stage
     assert isinstance(stage, Safety) and job.parent
-    if stage.dpo.lora and stage.dpo.lora.dropout:
-        raise RecipeError(
-            f"dpo.lora.dropout: found {stage.dpo.lora.dropout:g}, but DPO compares the model with its start, "
-            "which dropout would blur; leave it out"
-        )
     tokenizer = job.parent.model_folder
     request = {
         "title": job.variant.name,
@@ -100,9 +95,6 @@ def _write_pairs(
 
 def execute(request: dict[str, Any]) -> None:
     """Train and save, on every process alike; process 0 writes."""
-    from workbench.safety import dpo, mogu, q_resafe  # TRL takes seconds to import
-    from workbench.safety.trainer import Course, Outcome
-
     recipe = Recipe.model_validate(request["recipe"])
     stage, section = stage_of(recipe, request), recipe.stages[request["stage"]]
     assert isinstance(section, Safety)
@@ -120,56 +112,56 @@ def execute(request: dict[str, Any]) -> None:
         out=out,
         title=request["title"],
     )
-    outcomes: dict[str, Outcome]
-    details: dict[str, Any] = {}
     with measured() as cost:
-        if request["method"] == "dpo":
-            finish = lora.wrap(model, section.dpo.lora, recipe.seed) if section.dpo.lora else None
-            outcomes = {"dpo": dpo.prefer(model, tokenizer, course, section.dpo)}
-            model = finish(model) if finish else model
-        elif request["method"] == PATCHING:
-            outcome, details = q_resafe.patch(model, tokenizer, course, section.q_resafe)
-            outcomes = {PATCHING: outcome}
-        else:
-            sizes_of = section.mogu.model_dump(include={"rank", "alpha", "router_width", "router_tokens"})
-            before = models.count_parameters(model.config)
-            model = routed = models.add_responders(model, Routing(**sizes_of), recipe.seed)
-            outcomes = mogu.teach(routed, course, section.mogu)
-            added = models.count_parameters(model.config) - before
-            details = {"added_parameters": added, "routed_tokens": section.mogu.router_tokens}
-    if training.is_first_process():
-        notes = {"method": request["method"], "pairs": sizes, "weights": weights}
-        patched = getattr(model.config, "quantization_config", None)
-        if patched:
-            notes |= {"bits": patched.bits, "real_bits": patched.real_bits}
-        models.save(model, tokenizer, out / "model", notes)
-        last = list(outcomes.values())[-1]
-        busy, seen = (sum(each) for each in zip(*(one.busy for one in outcomes.values()), strict=True))
-        StageResult(
-            sum(outcome.seconds for outcome in outcomes.values()),
-            cost.peak_memory_bytes,
-            nominal_bits=bits.get("bits"),
-            real_bits=bits.get("real_bits"),
-            warnings=[*_unfit(request), *(said for outcome in outcomes.values() for said in outcome.told)],
-            details={
-                "steps": stage.steps,
-                "tokens": int(course.tokens[-1]),
-                "training_tokens_per_second": seen / busy if busy else None,
-                "final_loss": last.loss,
-                "trainable_parameters": max(outcome.trainable_parameters for outcome in outcomes.values()),
-                "optimizer_bytes": max(outcome.optimizer_bytes for outcome in outcomes.values()),
-                "pairs": sizes,
-                "epochs": {
-                    name: stage.steps * stage.batch_size * weights[name] / size
-                    for name, size in sizes.items()
-                },
-                "answers_cut": request["cut"],
-                "pairs_left_out": request["left_out"],
-                **details,
-            },
-        ).write(out)
-        for folder in ("checkpoints", PAIRS):  # only now is there nothing to go on with
-            shutil.rmtree(out / folder, ignore_errors=True)
+        model, outcomes, details = _trained(model, tokenizer, course, section, request["method"])
+    if not training.is_first_process():
+        return
+    notes = {"method": request["method"], "pairs": sizes, "weights": weights}
+    packed = getattr(model.config, "quantization_config", None)
+    bits = {"nominal_bits": packed.bits, "real_bits": packed.real_bits} if packed else {}
+    models.save(model, tokenizer, out / "model", notes | bits)
+    busy, seen = (sum(each) for each in zip(*(one.busy for one in outcomes), strict=True))
+    epochs = {name: stage.steps * stage.batch_size * weights[name] / size for name, size in sizes.items()}
+    StageResult(
+        sum(outcome.seconds for outcome in outcomes),
+        cost.peak_memory_bytes,
+        **bits,
+        warnings=[*_unfit(request), *(said for outcome in outcomes for said in outcome.told)],
+        details={
+            "steps": stage.steps,
+            "tokens": int(course.tokens[-1]),
+            "training_tokens_per_second": seen / busy if busy else None,
+            "final_loss": outcomes[-1].loss,
+            "trainable_parameters": max(outcome.trainable_parameters for outcome in outcomes),
+            "optimizer_bytes": max(outcome.optimizer_bytes for outcome in outcomes),
+            "pairs": sizes,
+            "epochs": epochs,
+            "answers_cut": request["cut"],
+            "pairs_left_out": request["left_out"],
+            **details,
+        },
+    ).write(out)
+    for folder in ("checkpoints", PAIRS):  # only now is there nothing to go on with
+        shutil.rmtree(out / folder, ignore_errors=True)
+
+
+def _trained(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, course: Course, section: Safety, method: str
+) -> tuple[PreTrainedModel, list[Outcome], dict[str, Any]]:
+    """The model that a method makes of the start, what its trainings cost, and what is worth recording."""
+    from workbench.safety import dpo, mogu, q_resafe  # TRL takes seconds to import
+
+    if method == PATCHING:
+        outcome, details = q_resafe.patch(model, tokenizer, course, section.q_resafe)
+        return model, [outcome], details
+    if method == "dpo":
+        finish = lora.wrap(model, section.dpo.lora, course.seed) if section.dpo.lora else None
+        outcome = dpo.prefer(model, tokenizer, course, section.dpo)
+        return finish(model) if finish else model, [outcome], {}
+    routed = models.add_responders(model, routing(section.mogu), course.seed)
+    outcomes = [*mogu.teach(routed, course, section.mogu).values()]
+    added = models.count_parameters(routed.config) - models.count_parameters(model.config)
+    return routed, outcomes, {"added_parameters": added, "routed_tokens": section.mogu.router_tokens}
 
 
 def _unfit(request: dict[str, Any]) -> list[str]:

@@ -54,7 +54,7 @@ def rounded(tiny: Callable[[], LlamaForCausalLM]) -> Callable[..., LlamaForCausa
 @pytest.fixture
 def course(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
     """Makes a course of batches of 4 pairs in a folder; a checkpoint every 2 steps."""
-    from workbench.safety.trainer import Course
+    from workbench.safety.course import Course
 
     def make(out: Path, steps: int, rate: float = 1e-2, engine: Engine = PLAIN, **changed: Any) -> Course:
         bad = [Pair(f"{ask} Now!", "Burn herbs and call it.", "Sorry, no.", True) for ask in ASKED]

@@ -74,7 +74,7 @@ def test_what_a_mask_holds_back_has_no_gradient_and_stands_still(
     layer.keep(chosen)
     torch.testing.assert_close(layer.weight(), before)
     torch.testing.assert_close(layer(x), linear(x, before), rtol=1e-4, atol=1e-5)
-    layer(x).square().sum().backward()  # type: ignore[no-untyped-call]
+    layer(x).square().sum().backward()
     assert layer.A.grad is not None and layer.B.grad is not None
     assert layer.A.grad.any(1).nonzero().flatten().tolist() == [2, 4]
     assert layer.B.grad.any(0).nonzero().flatten().tolist() == [3, 5]
@@ -88,7 +88,7 @@ def test_gradients_pass_rounded_inputs(rounded: Callable[..., LlamaForCausalLM])
     layer = next(iter(patched(model).values()))
     assert isinstance(layer, PatchedLinear) and layer.activations
     x = torch.randn(2, 7, layer.base.in_features, requires_grad=True)
-    layer(x).sum().backward()  # type: ignore[no-untyped-call]
+    layer(x).sum().backward()
     torch.testing.assert_close(x.grad, layer.weight().sum(0).expand_as(x), rtol=1e-3, atol=1e-4)
 
 
