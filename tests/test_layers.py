@@ -17,7 +17,12 @@ TESTED_IN = {
     "workbench/miniworld/new_language.py": "tests/workbench/miniworld/test_questions.py",
     "workbench/miniworld/tongue.py": "tests/workbench/miniworld/test_corpus.py",
     "workbench/quantization/export/dense.py": "tests/workbench/run/test_single.py",
+    "workbench/safety/course.py": "tests/workbench/safety/test_trainer.py",
     "workbench/sheet/canvas.py": "tests/workbench/sheet/test_plots.py",
+    **dict.fromkeys(
+        (f"workbench/sheet/{name}.py" for name in ("ledger", "safety_findings", "safety_plot")),
+        "tests/workbench/sheet/test_safety.py",
+    ),
     **dict.fromkeys(
         (f"workbench/stages/{name}.py" for name in ("evaluate", "load", "prepare", "result", "train")),
         "tests/workbench/run/test_walk.py",

@@ -66,7 +66,7 @@ def generate(
     answering.check_room(stems, max_new_tokens)
     settings = {"max_gen_toks": max_new_tokens, "do_sample": False}
     requests = [
-        Instance("generate_until", {}, (text, settings), row, task_name="requests")
+        Instance("generate_until", {}, (text, settings), row, ("requests", row, 1))
         for row, text in enumerate(stems)
     ]
     texts = answering.generate_until(requests)

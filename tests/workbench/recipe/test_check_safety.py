@@ -96,6 +96,8 @@ def test_supervised_fine_tuning_is_a_training_of_its_own_kind(load, sound: str) 
         (PATCH, ("[q-resafe]", "[dpo]"), "rtn-w4 is quantized; safety cannot go on from it; only q-resafe can"),
         (PATCH, ("tau: 0.6", "tau: 60"), "q_resafe.tau"),
         (PATCH, ("mixture: {turns", "when_dry: stop\n    mixture: {turns"), "when_dry: not for q-resafe, which train on pairs"),
+        (SAFETY, ("sizes: [100, 200]", "dpo: {lora: {dropout: 0.1}}"), "lora.dropout blurs the comparison of the model with its start; leave it out"),
+        (SAFETY, ("sizes: [100, 200]", "dpo: {lora: {learning_rate: 1e-3}}"), "lora.learning_rate: say learning_rate beside lora, it is the only one"),
         (SFT, ("mixture:", "reading: {turns: {order: easy-to-hard}}\n    mixture:"), "reading.turns.order: exchanges are read shuffled, found easy-to-hard; leave it out"),
         (SAFETY, ("sizes: [100, 200]", "sizes: [100, 100]"), "sizes: names 100 more than once"),
     ],

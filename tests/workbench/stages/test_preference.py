@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from workbench import miniworld, models, recipe
-from workbench.errors import DataError, RecipeError
+from workbench.errors import DataError
 from workbench.recipe.inputs import NewModel
 from workbench.safety.triplets import Triplet
 from workbench.stages import load, preference
@@ -30,7 +30,7 @@ stages:
     triplets: {{requests: miniworld, judge: {{kind: miniworld}}}}
     mixture: {{harmless: 1.0}}
     share: 0.5
-    dpo: {{lora: {{rank: 4, dropout: {dropout}}}, anchor: 0.5}}
+    dpo: {{lora: {{rank: 4}}, anchor: 0.5}}
     mogu: {{rank: 2, router_width: null, router_tokens: 3}}
     tokens: {tokens}
     batch_size: 4
@@ -62,9 +62,9 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
     section = NewModel.model_validate({**SECTION, "vocab_size": 400, "tokenizer_sources": ("a",)})
     models.save(models.new(section, 0), tokenizer, tmp_path / "target", {})
 
-    def made(name: str, length: int = 96, dropout: float = 0.0) -> Job:
+    def made(name: str, length: int = 96) -> Job:
         path = tmp_path / "recipe.yaml"
-        settings = {"length": length, "dropout": dropout, "tokens": 6 * 4 * length}
+        settings = {"length": length, "tokens": 6 * 4 * length}
         path.write_text(RECIPE.format(folder=tmp_path / "target", **settings))
         by_name = jobs_by_name(recipe.load(path).recipe, Store(tmp_path / "store"))
         base = by_name["base"]
@@ -121,8 +121,3 @@ def test_what_does_not_fit_is_told_and_nothing_but_that_is_an_error(
     assert any("answers were cut at their end" in line for line in preference._unfit(told))
     with pytest.raises(DataError, match="triplets: no prompt leaves room for an answer in 4 tokens; raise"):
         preference.build(job("safety-dpo", length=4), tmp_path)
-
-
-def test_dropout_in_adapters_is_refused(job: Callable[..., Job], tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"dpo.lora.dropout: found 0.1, .* leave it out"):
-        preference.build(job("safety-dpo", dropout=0.1), tmp_path)
