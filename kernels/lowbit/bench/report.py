@@ -152,7 +152,7 @@ def _line(who: str, bits: int, shade: object) -> dict[str, object]:
         "dx": ("s", "-.", f"dx, {bits} bits"),
     }
     marker, style, label = look[kind]
-    color = "tab:blue" if kind == "nf4" else shade
+    color = "tab:purple" if kind == "nf4" else shade
     return {"label": label, "color": color, "linestyle": style, "marker": marker, "markersize": 3}
 
 
