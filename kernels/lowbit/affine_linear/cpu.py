@@ -29,7 +29,8 @@ def prepack(
     """Lay weights out as rows of bytes; for x in bfloat16 also, or instead, as torch's kernels take them.
 
     A weight takes 8.7 bits, whatever the width of its code, and up to 4 bits, for x in bfloat16, 4 more; one
-    scale a row at 5 to 8 bits, for x in bfloat16: 8. Scales and shifts of a group take 32 bits each.
+    scale a row at 5 to 8 bits, for x in bfloat16: 8. The scale of a group takes 32 bits, up to 4 bits and for
+    x in bfloat16 twice, and its shift 32.
 
     Args:
         codes: as in `op.affine_linear`, like the rest.

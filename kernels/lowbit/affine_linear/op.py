@@ -63,7 +63,7 @@ def prepack(
 ) -> list[Tensor]:
     """Lay weights out for the device they are on; for the caller to keep beside the weights.
 
-    On a CPU: for x of a dtype, in 8 to 14 bits a weight; other x are multiplied too, but slower. On a GPU: as
+    On a CPU: for x of a dtype, in 8 to 16 bits a weight; other x are multiplied too, but slower. On a GPU: as
     they are, but with the columns of a group next to each other.
 
     Args:
