@@ -17,15 +17,18 @@ group, B blocks of outputs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
-BLOCK = 128  # outputs along a row; a few registers full, and short enough that a bag stays in the cache
-INDICES = 2**17  # of one call: enough for all cores, few enough for the cache
+BLOCK = 96  # outputs along a row: sums of as many floats fill the registers of AVX2 that torch sums in
+INDICES = 2**19  # of one call: enough for all cores, few enough for the cache
+# Torch wakes its other threads for operations on more elements than that, which may take longer than a tenth
+# of a small product; pieces below are done one after the other, if they are few.
+SERIAL, MOST_PIECES = 2**15 - 1, 8
 MOST_ROWS = 16  # up to so many rows of x, bags are faster than to decode
 CHUNK_WEIGHTS = 2**20  # decoded at a time
 SMALL = 2**18  # weights of a matrix that is kept decoded
@@ -35,15 +38,13 @@ class ByteRows(NamedTuple):
     """Weights, laid out.
 
     Attributes:
-        rows: [B, G * parts * g, 128 + 8], uint8: bytes of 128 outputs, then c and d, float32.
-        numbers: [B * G * parts * g], int32, those of the rows, as bags take them.
-        step: [B, G, 128], float32.
-        shift: [G, B * 128], float32, or [0] where it is zero.
+        rows: [B, G * parts * g, 96 + 8], uint8: bytes of 96 outputs, then c and d, float32.
+        step: [B, G, 96], float32.
+        shift: [G, B * 96], float32, or [0, 0] where it is zero.
         columns: [in], int64, the input columns in the order of their groups; [0] where they are in it.
     """
 
     rows: Tensor
-    numbers: Tensor
     step: Tensor
     shift: Tensor
     columns: Tensor
@@ -65,22 +66,21 @@ def byte_rows(
     """
     out_features, in_features = fields[0][0].shape
     groups, blocks = step.shape[1], -(-out_features // BLOCK)
-    none = step.new_empty(0)
+    none = step.new_empty(0, 0)
     rows = torch.zeros(blocks, groups, len(fields), in_features // groups, BLOCK + 8, dtype=torch.uint8)
     for part, (codes, scale, bias) in enumerate(fields):
         padded = codes.new_zeros(blocks * BLOCK, in_features)
         padded[:out_features] = codes
-        # [B, 128, G, g] to [B, G, g, 128]
+        # [B, 96, G, g] to [B, G, g, 96]
         rows[:, :, part, :, :BLOCK] = padded.view(blocks, BLOCK, groups, -1).permute(0, 2, 3, 1)
         rows[:, :, part, :, BLOCK:] = torch.tensor([scale, bias]).view(torch.uint8)
     beside = (0, -out_features % BLOCK)
     steps = pad(step.T, beside).view(groups, blocks, BLOCK).transpose(0, 1)
     return ByteRows(
         rows.view(blocks, -1, BLOCK + 8),
-        torch.arange(blocks * len(fields) * in_features, dtype=torch.int32),
         steps.contiguous(),
         none if shift is None else pad(shift.T, beside).contiguous(),
-        none.long() if columns is None else columns,
+        none.long().view(0) if columns is None else columns,
     )
 
 
@@ -92,12 +92,10 @@ def forward(x: Tensor, prepacked: Sequence[Tensor], out_features: int) -> Tensor
         prepacked: the tensors of `ByteRows`, or W alone, [out, in], float32.
         out_features: outputs without padding.
     """
-    factor = x.float()
     if len(prepacked) == 1:
-        return linear(factor, prepacked[0]).to(x.dtype)
+        return linear(x.float(), prepacked[0]).to(x.dtype)
     weight = ByteRows(*prepacked)
-    if len(weight.columns):
-        factor = factor[:, weight.columns]
+    factor = x[:, weight.columns] if len(weight.columns) else x
     if len(x) <= MOST_ROWS:
         return _bags(factor, weight)[:, :out_features].to(x.dtype).contiguous()
     y = torch.empty(len(x), out_features, dtype=x.dtype)
@@ -122,27 +120,45 @@ def backward(dy: Tensor, prepacked: Sequence[Tensor], in_features: int) -> Tenso
 
 
 def _bags(x: Tensor, weight: ByteRows) -> Tensor:
-    """Compute y [M, B * 128], float32, of x [M, in], float32."""
-    bag = torch.ops.quantized.embedding_bag_byte_rowwise_offsets
+    """Compute y [M, B * 96], float32, of x [M, in], any float dtype, columns in the order of the groups."""
     (m, in_features), (blocks, length, _), groups = x.shape, weight.rows.shape, weight.step.shape[1]
     together = min(max(INDICES // (m * length), 1), blocks)  # blocks in a call
-    size = length // groups  # of a bag
-    index = weight.numbers[: together * length].view(-1, 1, size).expand(-1, m, size).flatten()
-    offsets = torch.arange(0, len(index), size, dtype=torch.int32)
-    grouped = x.view(m, groups, -1)
-    factors = grouped.repeat(1, 1, length // in_features) if length > in_features else grouped
-    factors = factors.transpose(0, 1)  # [G, M, parts * g]
-    factors = factors.expand(together, *factors.shape).flatten()
-    y = x.new_empty(m, blocks, BLOCK)
-    for start in range(0, blocks, together):
-        some = slice(start, min(start + together, blocks))
-        rows = weight.rows[some].flatten(0, 1)
-        n = m * len(rows)
-        sums = bag(rows, index[:n], offsets[: n // size], False, 0, False, factors[:n])
-        steps = sums.view(-1, groups, m, BLOCK).mul_(weight.step[some, :, None])
-        y[:, some] = steps.sum(1).transpose(0, 1)
-    y = y.flatten(1)
-    return y.addmm_(grouped.sum(2), weight.shift) if len(weight.shift) else y
+    grouped = x.view(m, groups, 1, -1)
+    factors = torch.empty(groups, m, length // in_features, grouped.shape[3])
+    factors = torch.cat([factors.copy_(grouped.transpose(0, 1))] * together)
+    if together == blocks:
+        y = _block_sums(weight.rows, weight.step, factors)
+    else:
+        blocks_of_rows, blocks_of_steps = weight.rows.split(together), weight.step.split(together)
+        each = zip(blocks_of_rows, blocks_of_steps, strict=True)
+        y = torch.cat([_block_sums(rows, step, factors[: len(step) * groups]) for rows, step in each], 1)
+    if len(weight.shift):
+        y = y.addmm_(grouped.sum((2, 3), dtype=torch.float32), weight.shift)
+    return y
+
+
+def _block_sums(rows: Tensor, step: Tensor, factors: Tensor) -> Tensor:
+    """Compute y [M, b * 96] of rows [b, G * parts * g, 104], step [b, G, 96] and x [b * G, M, parts, g]."""
+    bags, m, parts, g = factors.shape
+    index, offsets = _index(bags, m, parts * g)
+    bag = torch.ops.quantized.embedding_bag_byte_rowwise_offsets
+    sums: Tensor = bag(rows.view(-1, BLOCK + 8), index, offsets, False, 0, False, factors.view(-1))
+    sums, step = sums.view(*step.shape[:2], m, BLOCK), step.unsqueeze(2)
+    alone = SERIAL // (m * step[0].numel())  # blocks in an operation without other threads
+    if alone * MOST_PIECES < len(step):
+        y = sums.mul_(step).sum(1)
+    else:
+        pieces = zip(sums.split(alone), step.split(alone), strict=True)
+        y = torch.cat([piece.mul_(own).sum(1) for piece, own in pieces])
+    return y.transpose(0, 1).reshape(m, -1)
+
+
+@lru_cache(16)
+def _index(bags: int, m: int, size: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the rows in bags of as many neighbours, each bag m times, and where each begins, int32."""
+    rows = torch.arange(bags * size, dtype=torch.int32).view(bags, 1, size)
+    offsets = torch.arange(0, m * bags * size, size, dtype=torch.int32)
+    return rows.expand(-1, m, -1).flatten(), offsets
 
 
 def _decoded(weight: ByteRows, out_features: int, in_features: int) -> Iterator[tuple[slice, Tensor]]:
@@ -156,11 +172,11 @@ def _decoded(weight: ByteRows, out_features: int, in_features: int) -> Iterator[
     for start in range(0, blocks, together):
         some = slice(start, min(start + together, blocks))
         outputs = slice(start * BLOCK, min(some.stop * BLOCK, out_features))
-        values = fields[some, :, 0, :, :BLOCK].permute(1, 2, 0, 3)  # [G, g, blocks, 128]
+        values = fields[some, :, 0, :, :BLOCK].permute(1, 2, 0, 3)  # [G, g, blocks, 96]
         values = values.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale)
         for part, other in enumerate(others, 1):
             values.add_(fields[some, :, part, :, :BLOCK].permute(1, 2, 0, 3), alpha=other)
-        step = weight.step[some].transpose(0, 1)[:, None]  # [G, 1, blocks, 128]
+        step = weight.step[some].transpose(0, 1)[:, None]  # [G, 1, blocks, 96]
         offset = bias * step
         if len(weight.shift):
             offset = offset + weight.shift.view(groups, 1, blocks, BLOCK)[:, :, some]

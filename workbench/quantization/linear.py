@@ -19,7 +19,7 @@ class QuantizedLinear(nn.Module):
 
     The buffers are the tensors of the format on disk, under its names. The affine and the codebook format
     are multiplied as they are stored; on a CPU, as they are laid out at the first call, in about 9 bits a
-    weight (18 for a codebook) beside the stored ones. The weight of another format, or of inputs in float64,
+    weight (13 for up to 4 bits and inputs in bfloat16, 18 for a codebook) beside the stored ones. The weight of another format, or of inputs in float64,
     is decoded at the first call and kept in the dtype of the input. Moving the layer forgets either.
 
     Attributes:

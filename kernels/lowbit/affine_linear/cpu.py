@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from lowbit import byte_rows, int_rows
+from lowbit import byte_rows, int4_rows, int8_rows
 from lowbit.affine_linear.layout import implied_zero_point, unpack
 from lowbit.affine_linear.reference import dequantize
 
 CHUNK_WEIGHTS = 2**20  # decoded at a time
-INT_ROWS = len(int_rows.IntRows._fields)  # tells the layouts apart
+BYTE_ROWS = len(byte_rows.ByteRows._fields)  # tensors of a layout, which tell it from the others
+INT8_ROWS = len(int8_rows.Int8Rows._fields)
 
 
 def prepack(
@@ -25,10 +26,11 @@ def prepack(
     in_features: int,
     dtype: torch.dtype,
 ) -> list[Tensor]:
-    """Lay weights out: for x in bfloat16 as torch's kernels take them, otherwise as rows of bytes.
+    """Lay weights out as rows of bytes; for x in bfloat16 also, or instead, as torch's kernels take them.
 
-    Either takes 8.1 to 8.8 bits a weight, whatever the width of a code, and with bfloat16 up to 4 bits 4.1
-    to 5 more.
+    A weight takes 8.7 bits, whatever the width of its code, and up to 4 bits, for x in bfloat16, 4 more; one
+    scale a row at 5 to 8 bits, for x in bfloat16: 8. The scale of a group takes 32 bits, up to 4 bits and for
+    x in bfloat16 twice, and its shift 32.
 
     Args:
         codes: as in `op.affine_linear`, like the rest.
@@ -40,8 +42,8 @@ def prepack(
         dtype: of x.
 
     Returns:
-        The tensors of `IntRows` or `ByteRows`, or W alone, float32, if it is small; none where groups differ
-        in size.
+        The tensors of `ByteRows`, and those of `int4_rows` behind them, or of `Int8Rows`; or W alone,
+        float32, if it is small; none where groups differ in size.
     """
     out_features, groups = scale.shape
     if out_features * in_features <= byte_rows.SMALL:
@@ -54,12 +56,16 @@ def prepack(
     values = values if columns is None else values[:, columns]
     middle, step = implied_zero_point(bits), scale.float()
     shift = None if zero_point is None else step * (middle - zero_points(zero_point, bits, out_features))
-    if dtype == torch.bfloat16 and int_rows.fits(out_features, in_features, in_features // groups, bits):
+    signed = (values.short() - int(middle)).to(torch.int8)
+    per_row = groups == 1 and columns is None and bits > 4
+    if dtype == torch.bfloat16 and per_row and int8_rows.fits(out_features):
+        return list(int8_rows.int8_rows(signed, step[:, 0], None if shift is None else shift[:, 0]))
+    nibbles: list[Tensor] = []
+    if dtype == torch.bfloat16 and bits <= 4 and int4_rows.fits(out_features, in_features // groups):
+        step = step.bfloat16().float()  # the same weights for every number of rows
         # at 1 bit the middle lies between the codes: -1 and 1 in half steps
-        centred = 2 * values.short() - 1 if bits == 1 else values.short() - int(middle)
-        step = step / 2 if bits == 1 else step
-        return list(int_rows.int_rows(centred.to(torch.int8), step, shift, columns, bits))
-    return list(byte_rows.byte_rows([(values, 1.0, -middle)], step, shift, columns))
+        nibbles = list(int4_rows.int4_rows(*((2 * signed - 1, step / 2) if bits == 1 else (signed, step))))
+    return [*byte_rows.byte_rows([(values, 1.0, -middle)], step, shift, columns), *nibbles]
 
 
 def forward(
@@ -72,14 +78,20 @@ def forward(
     prepacked: Sequence[Tensor],
 ) -> Tensor:
     """Compute y [M, out] of x [M, in], in float32 inside; the other arguments are as in `prepack`."""
-    if len(prepacked) == INT_ROWS and x.dtype == torch.bfloat16:
-        return int_rows.forward(x, prepacked, byte_rows.hardware())
-    if prepacked and len(prepacked) != INT_ROWS:
-        return byte_rows.forward(x, prepacked, len(scale))
+    if len(prepacked) == INT8_ROWS:
+        if x.dtype == torch.bfloat16:
+            return int8_rows.forward(x, prepacked, byte_rows.hardware())
+    elif prepacked:
+        rows, nibbles = prepacked[:BYTE_ROWS], prepacked[BYTE_ROWS:]
+        if nibbles and x.dtype == torch.bfloat16 and len(x) in int4_rows.ROWS[byte_rows.hardware()]:
+            weight = byte_rows.ByteRows(*rows)
+            factor = x[:, weight.columns] if len(weight.columns) else x
+            return int4_rows.forward(factor, nibbles[0], nibbles[1], weight.shift[:, : len(scale)])
+        return byte_rows.forward(x, rows, len(scale))
     y = torch.empty(len(x), len(scale), dtype=x.dtype)
     factor = x.float()
-    for rows, weight in _decoded(codes, scale, zero_point, g_idx, bits, x.shape[1]):
-        y[:, rows] = linear(factor, weight)
+    for outputs, decoded in _decoded(codes, scale, zero_point, g_idx, bits, x.shape[1]):
+        y[:, outputs] = linear(factor, decoded)
     return y
 
 
@@ -94,10 +106,10 @@ def backward(
     prepacked: Sequence[Tensor],
 ) -> Tensor:
     """Compute dx [M, in] = dy W of dy [M, out], summed in float32."""
-    if len(prepacked) == INT_ROWS:
-        return int_rows.backward(dy, prepacked, in_features)
+    if len(prepacked) == INT8_ROWS:
+        return int8_rows.backward(dy, prepacked)
     if prepacked:
-        return byte_rows.backward(dy, prepacked, in_features)
+        return byte_rows.backward(dy, prepacked[:BYTE_ROWS], in_features)
     dx = torch.zeros(len(dy), in_features)
     factor = dy.float()
     for rows, weight in _decoded(codes, scale, zero_point, g_idx, bits, in_features):

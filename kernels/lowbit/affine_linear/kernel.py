@@ -1,14 +1,10 @@
 """The products by packed weights on a GPU: what to launch, and how.
 
 The same functions run on CPU tensors when the environment variable TRITON_INTERPRET was 1 as triton was
-imported. Weights: codes [N, words], int32; scale [N, groups]; a group is K / groups neighbouring
-columns; zero points packed along N [groups, words], int32, or fractions [N, groups], or None.
+imported. Weights are as in `packed`.
 """
 
 from __future__ import annotations
-
-import os
-from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -17,116 +13,14 @@ from torch import Tensor
 
 from lowbit import regimes
 from lowbit.affine_linear import kernel_backward, kernel_dequantize, kernel_gemm, kernel_gemv
-from lowbit.affine_linear.kernel_tiles import CODEBOOK, FRACTIONS, PACKED, SYMMETRIC
-from lowbit.affine_linear.layout import PLANES, check_bits, num_words
+from lowbit.affine_linear.packed import INTERPRETED, Packed, exact
 from lowbit.regimes import Regime
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
 SCRATCH = 32 * 2**20  # bytes of dense weight at a time: it stays in the second-level cache
 BACKWARD = {"BLOCK_M": 32, "BLOCK_N": 32, "STAGES": 3, "num_warps": 4}
 DEQUANTIZE = {"BLOCK_N": 32, "num_warps": 4}
 FUSED_BACKWARD_ROWS = 64  # above, a dense matmul by dequantized weights is faster
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Weights W [N, K] as kernels take them.
-
-    Attributes:
-        codes: [N, bits * ceil(K / 32)], int32.
-        scale: [N, groups], any float dtype.
-        zero_point: [groups, bits * ceil(N / 32)], int32; [N, groups], any float dtype; or None.
-        table: [16], the levels of a codebook; None on an affine grid.
-        bits: width of a code.
-        in_features: K.
-    """
-
-    codes: Tensor
-    scale: Tensor
-    zero_point: Tensor | None
-    table: Tensor | None
-    bits: int
-    in_features: int
-
-    def __post_init__(self) -> None:
-        """Check shapes, dtypes and devices.
-
-        Raises:
-            ValueError: a tensor is not as said above.
-        """
-        check_bits(self.bits)
-        (n, groups), k = self.scale.shape, self.in_features
-        shapes: dict[str, tuple[Tensor, tuple[int, ...]]] = {}
-        shapes["codes"] = (self.codes, (n, num_words(k, self.bits)))
-        if self.zero_point is not None:
-            packed = self.zero_point.dtype == torch.int32
-            expected = (groups, num_words(n, self.bits)) if packed else (n, groups)
-            shapes["zero_point"] = (self.zero_point, expected)
-        if self.table is not None:
-            shapes["table"] = (self.table, (1 << self.bits,))
-        for name, (tensor, shape) in shapes.items():
-            if tuple(tensor.shape) != shape or not tensor.is_contiguous():
-                raise ValueError(
-                    f"{name} has shape {list(tensor.shape)}; a contiguous {list(shape)} is supported"
-                )
-        if self.codes.dtype != torch.int32:
-            raise ValueError(f"codes have dtype {self.codes.dtype}; torch.int32 is supported")
-        if k % groups:
-            raise ValueError(f"{groups} groups do not divide {k} columns")
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """[N, K]."""
-        return self.scale.shape[0], self.in_features
-
-    @property
-    def group_size(self) -> int:
-        """Neighbouring columns that share a scale."""
-        return self.in_features // self.scale.shape[1]
-
-    @property
-    def part(self) -> int | None:
-        """Columns that a kernel takes at a time, all of one group; None where no multiple of 32 does."""
-        if self.scale.shape[1] == 1:
-            return 128
-        return next((part for part in (128, 64, 32) if self.group_size % part == 0), None)
-
-    @property
-    def grid(self) -> int:
-        """Which grid, as the kernels name it."""
-        if self.table is not None:
-            return int(CODEBOOK.value)
-        if self.zero_point is None:
-            return int(SYMMETRIC.value)
-        return int((PACKED if self.zero_point.dtype == torch.int32 else FRACTIONS).value)
-
-    def constants(self) -> dict[str, int]:
-        """Compile-time arguments that all kernels take."""
-        widths = [width for width, _ in PLANES[self.bits]] + [0, 0]
-        return {
-            "GROUP_SIZE": self.group_size,
-            "GRID": self.grid,
-            "BITS": self.bits,
-            "P0": widths[0],
-            "P1": widths[1],
-            "P2": widths[2],
-        }
-
-    def for_dtype(self, dtype: torch.dtype) -> Packed:
-        """The same weights with the levels of a codebook in the dtype of a product.
-
-        Levels of two bytes are looked up where they lie; wider ones the compiler would stage in
-        shared memory, one copy for each weight.
-        """
-        if self.table is None or self.table.dtype == dtype:
-            return self
-        return replace(self, table=self.table.to(_exact(dtype)))
-
-    def pointers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Words, scale, zero point and table; what is absent is never read."""
-        zero_point = self.scale if self.zero_point is None else self.zero_point
-        return self.codes, self.scale, zero_point, self.scale if self.table is None else self.table
 
 
 def forward(x: Tensor, codes: Tensor, scale: Tensor, zero_point: Tensor | None, bits: int) -> Tensor:
@@ -181,13 +75,13 @@ def product(x: Tensor, packed: Packed, regime: Regime | None = None) -> Tensor:
         regime = regimes.choose(packed.bits, packed.shape, m, x.device)
     if regime.kernel == "dequantize" or packed.part is None:
         return _by_dense(x, packed, transposed=False)
-    y = torch.empty(m, n, dtype=_exact(x.dtype) if regime.splits == 1 else torch.float32, device=x.device)
+    y = torch.empty(m, n, dtype=exact(x.dtype) if regime.splits == 1 else torch.float32, device=x.device)
     if regime.splits == 1:
         launch(x, packed, regime, y)
         return y.to(x.dtype)
     partial = torch.empty(regime.splits, m, n, dtype=torch.float32, device=x.device)
     launch(x, packed, regime, partial)
-    y = torch.empty(m, n, dtype=_exact(x.dtype), device=x.device)
+    y = torch.empty(m, n, dtype=exact(x.dtype), device=x.device)
     kernel_gemm.reduce[(triton.cdiv(m * n, 1024),)](partial, y, m * n, SPLITS=regime.splits, BLOCK=1024)
     return y.to(x.dtype)
 
@@ -224,7 +118,7 @@ def gradient(dy: Tensor, packed: Packed, *, fused: bool | None = None) -> Tensor
     if part is None or not (m <= FUSED_BACKWARD_ROWS if fused is None else fused):
         return _by_dense(dy, packed, transposed=True)
     packed = packed.for_dtype(dy.dtype)
-    dx = torch.empty(m, k, dtype=_exact(dy.dtype), device=dy.device)
+    dx = torch.empty(m, k, dtype=exact(dy.dtype), device=dy.device)
     constants = packed.constants() | values_of(packed, dy.dtype) | BACKWARD
     arguments = (dy, *packed.pointers(), dx, m, n, k, packed.scale.shape[1])
     for period, periods in _periods(k):
@@ -238,7 +132,7 @@ def dequantize(packed: Packed, rows: slice, dtype: torch.dtype) -> Tensor:
     """Rows of W, [rows, K], of this dtype."""
     (n, k), part = packed.shape, packed.part
     first, last, _ = rows.indices(n)
-    weight = torch.empty(last - first, k, dtype=_exact(dtype), device=packed.codes.device)
+    weight = torch.empty(last - first, k, dtype=exact(dtype), device=packed.codes.device)
     arguments = (*packed.pointers(), weight, first, last - first, n, k, packed.scale.shape[1])
     for period, periods in _periods(k):
         kernel_dequantize.dequantize[(triton.cdiv(last - first, 32), periods)](
@@ -254,7 +148,7 @@ def dequantize(packed: Packed, rows: slice, dtype: torch.dtype) -> Tensor:
 
 def values_of(packed: Packed, dtype: torch.dtype) -> dict[str, object]:
     """How tensor cores see a code: the dtype of v, and its UNIT (kernel_tiles.py)."""
-    dtype = _exact(dtype)
+    dtype = exact(dtype)
     plain = packed.table is not None or (dtype == torch.bfloat16 and packed.bits == 8)
     return {"UNIT": 1.0 if plain else unit(packed.bits), "DTYPE": DTYPES[dtype]}
 
@@ -284,11 +178,6 @@ def _periods(in_features: int) -> list[tuple[int, int]]:
     """Sizes of the periods of a row, and how many there are of each."""
     words = -(-in_features // 32)
     return [(size, count) for size, count in ((128, words // 4), (32, words % 4)) if count]
-
-
-def _exact(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that a kernel computes in: the interpreter has no arithmetic of bfloat16."""
-    return torch.float32 if INTERPRETED and dtype == torch.bfloat16 else dtype
 
 
 def _check_dense(name: str, dense: Tensor, columns: int, packed: Packed) -> None:

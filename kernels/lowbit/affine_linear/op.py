@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lowbit.affine_linear import cpu
 from lowbit.affine_linear.layout import num_words, pack, unpack
+from lowbit.dispatch import dispatched
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -45,6 +46,8 @@ def affine_linear(
     Raises:
         ValueError: tensors that are not such.
     """
+    if not dispatched(x):
+        return _forward_cpu(x, codes, scale, zero_point, g_idx, bits, prepacked)
     product: Tensor = _forward(x, codes, scale, zero_point, g_idx, bits, list(prepacked))
     return product
 
@@ -60,7 +63,7 @@ def prepack(
 ) -> list[Tensor]:
     """Lay weights out for the device they are on; for the caller to keep beside the weights.
 
-    On a CPU: for x of a dtype, in 8 to 14 bits a weight; other x are multiplied too, but slower. On a GPU: as
+    On a CPU: for x of a dtype, in 8 to 16 bits a weight; other x are multiplied too, but slower. On a GPU: as
     they are, but with the columns of a group next to each other.
 
     Args:
@@ -84,8 +87,7 @@ def prepack(
     return [] if g_idx is None else _regrouped(codes, scale, g_idx, bits)
 
 
-@torch.library.custom_op("lowbit::affine_linear", mutates_args=(), device_types="cpu")
-def _forward(
+def _forward_cpu(
     x: Tensor,
     codes: Tensor,
     scale: Tensor,
@@ -97,6 +99,9 @@ def _forward(
     _check_input(x, codes, scale, zero_point, g_idx, bits)
     y = cpu.forward(x.view(-1, x.shape[-1]), codes, scale, zero_point, g_idx, bits, prepacked)
     return y.view(*x.shape[:-1], len(scale))
+
+
+_forward = torch.library.custom_op("lowbit::affine_linear", _forward_cpu, mutates_args=(), device_types="cpu")
 
 
 @_forward.register_kernel("cuda")

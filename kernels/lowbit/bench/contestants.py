@@ -1,7 +1,7 @@
-"""Who takes part: the products of this package, the dense ones, and those of other packages.
+"""Who takes part: the products of this package and the dense ones; those of others are in `peers`.
 
-Each is a function from a quantized weight to the product with it; a weight is copied before, so that every
-copy has memory of its own.
+Each is a function from a weight to the product with it; a weight is copied before, so that every copy has
+memory of its own. A product takes x [M, K] to y [M, N], or as one of the gradient dy [M, N] to dx [M, K].
 """
 
 from __future__ import annotations
@@ -13,28 +13,37 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from lowbit.affine_linear import op
+from lowbit.affine_linear import op as affine
 from lowbit.affine_linear.layout import pack
 from lowbit.affine_linear.reference import dequantize
+from lowbit.codebook_linear import op as codebook
+from lowbit.codebook_linear.reference import BITS, dequantize_packed
 
 Product = Callable[[Tensor], Tensor]
+# The 16 levels of NF4, QLoRA (arXiv 2305.14314), appendix E.
+NF4 = (
+    *(-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.091050036, 0.0),
+    *(0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0),
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """A symmetric weight W = scale * (code - 2^(bits-1)).
+    """A symmetric weight W = scale * (code - 2^(bits-1)), or of a codebook, W = scale * table[code].
 
     Attributes:
         codes: [N, K], uint8.
         words: the same, packed.
         scale: [N, K / group_size], float16.
         bits: width of a code.
+        table: [16], float32, or None.
     """
 
     codes: Tensor
     words: Tensor
     scale: Tensor
     bits: int
+    table: Tensor | None = None
 
     @property
     def group_size(self) -> int:
@@ -43,22 +52,57 @@ class Quantized:
 
     def dense(self) -> Tensor:
         """W [N, K], float32."""
-        return dequantize(self.codes, self.scale, None, None, self.bits)
+        if self.table is None:
+            return dequantize(self.codes, self.scale, None, None, self.bits)
+        return dequantize_packed(self.words, self.scale, self.table, self.codes.shape[1])
 
 
-def random_weight(shape: tuple[int, int], bits: int, group_size: int, device: torch.device) -> Quantized:
+def random_weight(
+    shape: tuple[int, int],
+    bits: int,
+    group_size: int,
+    device: torch.device,
+    table: tuple[float, ...] | None = None,
+) -> Quantized:
     """A weight of every code, alike for the same arguments."""
     draw = torch.Generator().manual_seed(bits)
     codes = torch.randint(2**bits, shape, dtype=torch.uint8, generator=draw)
     scale = 0.01 + 0.01 * torch.rand(shape[0], shape[1] // group_size, generator=draw)
-    return Quantized(codes.to(device), pack(codes, bits).to(device), scale.half().to(device), bits)
+    levels = None if table is None else torch.tensor(table, device=device)
+    return Quantized(codes.to(device), pack(codes, bits).to(device), scale.half().to(device), bits, levels)
 
 
-def ours(weight: Quantized) -> Product:
-    """The product of this package, from packed words and what `prepack` makes of them."""
+def random_nf4(shape: tuple[int, int], group_size: int, device: torch.device) -> Quantized:
+    """The same with the levels of NF4."""
+    return random_weight(shape, BITS, group_size, device, NF4)
+
+
+def ours(weight: Quantized) -> Product | None:
+    """The affine product, from packed words and what `prepack` makes of them."""
+    if weight.table is not None:
+        return None
     stored = (weight.words.clone(), weight.scale.clone(), None, None, weight.bits)
-    prepacked = op.prepack(*stored, weight.codes.shape[1], torch.bfloat16)
-    return lambda x: op.affine_linear(x, *stored, prepacked)
+    prepacked = affine.prepack(*stored, weight.codes.shape[1], torch.bfloat16)
+    return lambda x: affine.affine_linear(x, *stored, prepacked)
+
+
+def ours_gradient(weight: Quantized) -> Product | None:
+    """The gradient dx of the affine product, which training asks for."""
+    if weight.table is not None:
+        return None
+    stored, k = (weight.words.clone(), weight.scale.clone(), None, None, weight.bits), weight.codes.shape[1]
+    prepacked = affine.prepack(*stored, k, torch.bfloat16)
+    gradient = torch.ops.lowbit.affine_linear_backward
+    return lambda dy: gradient(dy, *stored, k, prepacked)
+
+
+def ours_codebook(weight: Quantized) -> Product | None:
+    """The product with a codebook."""
+    if weight.table is None:
+        return None
+    stored = (weight.words.clone(), weight.scale.clone(), weight.table)
+    prepacked = codebook.prepack(*stored, weight.codes.shape[1])
+    return lambda x: codebook.codebook_linear(x, *stored, prepacked)
 
 
 def dense(weight: Tensor, dtype: torch.dtype) -> Product:
@@ -67,69 +111,15 @@ def dense(weight: Tensor, dtype: torch.dtype) -> Product:
     return lambda x: linear(x.to(dtype), kept)
 
 
-def torch_int4(weight: Quantized) -> Product | None:
-    """Torch's own 4-bit product, for x in bfloat16 and groups of 32, 64, 128 or 256."""
-    if weight.bits != 4 or weight.group_size not in (32, 64, 128, 256):
-        return None
-    scale = weight.scale.bfloat16().T
-    grid = torch.stack([scale, torch.zeros_like(scale)], 2).contiguous()  # [K / g, N, 2]
-    if weight.codes.device.type == "cpu":
-        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(weight.codes.int(), 1)
-        return lambda x: torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, weight.group_size, grid)
-    pairs = weight.codes[:, 1::2] | weight.codes[:, ::2] << 4
-    packed = torch.ops.aten._convert_weight_to_int4pack(pairs, 8)
-    return lambda x: torch.ops.aten._weight_int4pack_mm(x, packed, weight.group_size, grid)
+def dense_gradient(weight: Tensor, dtype: torch.dtype) -> Product:
+    """The gradient dx of the product with the decoded weight."""
+    kept = weight.to(dtype, copy=True)
+    return lambda dy: dy.to(dtype) @ kept
 
 
-def torch_int8(weight: Quantized) -> Product | None:
-    """Torch's own 8-bit product, which knows one scale a row."""
-    if weight.bits != 8 or weight.scale.shape[1] != 1:
-        return None
-    signed = (weight.codes.int() - 128).to(torch.int8)
-    scale = weight.scale[:, 0].bfloat16()
-    return lambda x: torch.ops.aten._weight_int8pack_mm(x, signed, scale)
-
-
-def gemlite(weight: Quantized) -> Product | None:
-    """Triton kernels of GemLite."""
-    from gemlite.core import DType, GemLiteLinearTriton
-
-    if weight.bits not in (1, 2, 4, 8) or weight.codes.device.type != "cuda":
-        return None
-    n, k = weight.codes.shape
-    layer = GemLiteLinearTriton(
-        W_nbits=weight.bits,
-        group_size=weight.group_size,
-        in_features=k,
-        out_features=n,
-        input_dtype=DType.BF16,
-        output_dtype=DType.BF16,
-    )
-    scale = weight.scale.bfloat16().view(-1, 1)
-    zero = torch.full_like(scale, 2.0 ** (weight.bits - 1) if weight.bits > 1 else 0.5)
-    layer.pack(weight.codes.clone(), scale, zero, bias=None)
-    return lambda x: layer(x)
-
-
-def torchao(weight: Quantized) -> Product | None:
-    """Torchao's weight-only linears; they quantize the decoded weight again, onto the same levels."""
-    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
-
-    if weight.bits not in (4, 8) or weight.codes.device.type != "cuda":
-        return None
-    n, k = weight.codes.shape
-    layer = torch.nn.Linear(k, n, bias=False, device=weight.codes.device, dtype=torch.bfloat16)
-    layer.weight.data.copy_(weight.dense())
-    config = Int4WeightOnlyConfig(weight.group_size) if weight.bits == 4 else Int8WeightOnlyConfig()
-    quantize_(layer, config)
-    return lambda x: layer(x)
-
-
-PEERS: dict[str, Callable[[Quantized], Product | None]] = {
-    "torch int4": torch_int4,
-    "torch int8": torch_int8,
-    "gemlite": gemlite,
-    "torchao": torchao,
+GRADIENT = " dx"  # ends the name of a contestant whose product is that of the gradient
+OURS: dict[str, Callable[[Quantized], Product | None]] = {
+    "ours": ours,
+    "ours nf4": ours_codebook,
+    f"ours{GRADIENT}": ours_gradient,
 }
-# How far a peer may be from the product in float64, as a share of its norm; torchao rounds once more.
-TOLERANCES = {"torch int4": 0.01, "torch int8": 0.01, "gemlite": 0.01, "torchao": 0.2}

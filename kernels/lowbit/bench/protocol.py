@@ -7,22 +7,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lowbit.bench import contestants
-from lowbit.bench.contestants import PEERS, TOLERANCES, Product, Quantized
-from lowbit.bench.floor import FORMULA, effective_bits, floor_seconds, measure_limits
+from lowbit.bench.contestants import GRADIENT, OURS, Product, Quantized
+from lowbit.bench.floor import FORMULA, Limits, effective_bits, floor_seconds, measure_limits
+from lowbit.bench.peers import PEERS, TOLERANCES
 from lowbit.bench.shapes import ROWS, SHAPES
-from lowbit.bench.timing import measure
+from lowbit.bench.timing import Times, measure
 
 SCHEMA = "lowbit.bench/1"
-COMPARED = "ours"  # the products of this package
+DENSE = "bf16"
 TOLERANCE = 0.01  # of the norm, in bfloat16; rounding the result takes about 0.002
 CHECKED_ROWS = 64
 COLD_BYTES = {"cuda": 2 * 50 * 2**20, "cpu": 2**26}  # copies of a weight exceed these: no cache holds them
+# On a CPU without bfloat16 arithmetic torch takes 70 ms a row for the gradient of 1024 x 4096.
+GRADIENT_ROWS = {"cuda": ROWS, "cpu": (1, 4, 16)}
 MOST_COPIES = {"cuda": 1024, "cpu": 3}
 # What a peer of another version may raise on a weight, a device or an interface that it does not know.
 REFUSALS = (ImportError, RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError)
@@ -36,6 +40,7 @@ class Plan:
         layers: name, [out, in].
         bits: widths.
         rows: rows of x.
+        gradient_rows: those of them for which gradients are measured too.
         group_size: columns that share a scale.
         budget_s: seconds for the samples of a shape and number of rows.
     """
@@ -43,6 +48,7 @@ class Plan:
     layers: tuple[tuple[str, tuple[int, int]], ...]
     bits: tuple[int, ...]
     rows: tuple[int, ...]
+    gradient_rows: tuple[int, ...]
     group_size: int
     budget_s: float
 
@@ -72,7 +78,45 @@ def plan_for(device: torch.device, models: Sequence[str] = (), bits: Sequence[in
     chosen = {model: SHAPES[model] for model in models} if models else (SHAPES if gpu else some)
     layers = tuple((f"{model} {name}", shape) for model, own in chosen.items() for name, shape in own.items())
     widths = tuple(bits) or (tuple(range(1, 9)) if gpu else (4, 8))
-    return Plan(layers, widths, ROWS, 128, 0.2 if gpu else 2.0)
+    return Plan(layers, widths, ROWS, GRADIENT_ROWS[device.type], 128, 0.2 if gpu else 1.5)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One product on one weight.
+
+    Attributes:
+        who: its name, as in the results.
+        bits: width of a code, or of a number of a dense weight.
+        copies: the product with each copy of the weight.
+        weight: the weight, or None if it is dense.
+    """
+
+    who: str
+    bits: int
+    copies: list[Product]
+    weight: Quantized | None
+
+    @property
+    def name(self) -> str:
+        """Name and bits, which no other has."""
+        return f"{self.who} {self.bits}"
+
+    @property
+    def gradient(self) -> bool:
+        """Whether the product is dx = dy W."""
+        return self.who.endswith(GRADIENT)
+
+    @property
+    def baseline(self) -> str:
+        """The dense contestant with the same product."""
+        return DENSE + GRADIENT * self.gradient
+
+    def agrees(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether the product of the first copy is that of the decoded weight [N, K], float32."""
+        expected = x[:CHECKED_ROWS].float() @ (weight if self.gradient else weight.T)
+        most = TOLERANCES.get(self.who, TOLERANCE) * expected.norm()
+        return bool((self.copies[0](x)[:CHECKED_ROWS].float() - expected).norm() < most)
 
 
 def run(plan: Plan, device: torch.device, advance: Callable[[], None]) -> dict[str, Any]:
@@ -91,38 +135,25 @@ def run(plan: Plan, device: torch.device, advance: Callable[[], None]) -> dict[s
     cells: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     for layer, shape in plan.layers:
-        field, about = _field(plan, shape, device, failed)
+        field = _field(plan, shape, device, failed)
         for m in plan.rows:
-            x = torch.randn(m, shape[1], device=device, dtype=torch.bfloat16)
-            expected = {weight: _expected(x, weight) for weight in about.values()}
-            sound = {
-                name: copies
-                for name, copies in field.items()
-                if _agrees(copies[0](x), name, expected[about[name]])
-            }
-            for name in sorted(field.keys() - sound.keys()):
-                who, bits = name.rsplit(" ", 1)
-                entry = {"layer": layer, "m": m, "contestant": who, "bits": int(bits)}
-                failed.append(entry | {"reason": f"{bits} bits do not agree with the reference"})
-            calls = {name: [_call(copy, x) for copy in copies] for name, copies in sound.items()}
+            inputs = [torch.randn(m, columns, device=device, dtype=torch.bfloat16) for columns in shape]
+            calls: dict[str, list[Callable[[], object]]] = {}
+            for weight, group in groupby(field, lambda one: one.weight):
+                decoded = None if weight is None else weight.dense()
+                for one in group:
+                    if one.gradient and m not in plan.gradient_rows:
+                        continue
+                    x = inputs[0 if one.gradient else 1]
+                    if decoded is None or one.agrees(x, decoded):  # dense products are the measure
+                        calls[one.name] = [_call(copy, x) for copy in one.copies]
+                    else:
+                        entry = {"layer": layer, "m": m, "contestant": one.who, "bits": one.bits}
+                        failed.append(entry | {"reason": f"{one.bits} bits do not agree with the reference"})
             times = measure(calls, device, plan.budget_s)
-            for name, found in times.items():
-                who, bits = name.rsplit(" ", 1)
-                b_eff = 16.0 if about[name] is None else effective_bits(int(bits), plan.group_size)
-                cells.append(
-                    {
-                        "layer": layer,
-                        "n": shape[0],
-                        "k": shape[1],
-                        "m": m,
-                        "contestant": who,
-                        "bits": int(bits),
-                        "b_eff": b_eff,
-                        **asdict(found),
-                        "ratio_to_bf16": times["bf16 16"].median / found.median,
-                        "floor": floor_seconds(limits, m, shape, b_eff) * 1e6,
-                    }
-                )
+            where = {"layer": layer, "n": shape[0], "k": shape[1], "m": m}
+            timed = [one for one in field if one.name in times]
+            cells += [where | _cell(one, times, shape, m, plan, limits) for one in timed]
             advance()
     return _head(device) | {
         "limits": asdict(limits),
@@ -133,52 +164,61 @@ def run(plan: Plan, device: torch.device, advance: Callable[[], None]) -> dict[s
     }
 
 
+def _cell(
+    one: Contestant, times: dict[str, Times], shape: tuple[int, int], m: int, plan: Plan, limits: Limits
+) -> dict[str, Any]:
+    """What was found of a contestant."""
+    found = times[one.name]
+    b_eff = float(one.bits) if one.weight is None else effective_bits(one.bits, plan.group_size)
+    return {
+        "contestant": one.who,
+        "bits": one.bits,
+        "b_eff": b_eff,
+        **asdict(found),
+        "ratio_to_bf16": times[f"{one.baseline} 16"].median / found.median,
+        "floor": floor_seconds(limits, m, shape, b_eff) * 1e6,
+    }
+
+
 def _field(
     plan: Plan, shape: tuple[int, int], device: torch.device, failed: list[dict[str, Any]]
-) -> tuple[dict[str, list[Product]], dict[str, Quantized | None]]:
-    """Copies of each contestant on a shape, and its quantized weight or None, by name and bits."""
+) -> list[Contestant]:
+    """All contestants on a shape, with copies of their weights."""
     n, k = shape
-    field: dict[str, list[Product]] = {}
-    about: dict[str, Quantized | None] = {}
-    copies = {bits: _copies(n * k * bits // 8, device) for bits in (*plan.bits, 16)}
-    any_weight = torch.randn(n, k, device=device) / k**0.5
-    for name, dtype in {"bf16 16": torch.bfloat16, "fp32 16": torch.float32}.items():
-        if dtype == torch.bfloat16 or device.type == "cpu":  # where bf16 is not the fast dtype
-            field[name] = [contestants.dense(any_weight, dtype) for _ in range(copies[16])]
-            about[name] = None
-    for bits in plan.bits:
-        weight = contestants.random_weight(shape, bits, plan.group_size, device)
-        for name, make in {COMPARED: contestants.ours, **PEERS}.items():
+    copies = {bits: range(_copies(n * k * bits // 8, device)) for bits in (*plan.bits, 16, 32)}
+    weight = torch.randn(n, k, device=device) / k**0.5
+    field = []
+    for who, bits, dtype in ((DENSE, 16, torch.bfloat16), ("fp32", 32, torch.float32)):
+        if bits == 16 or device.type == "cpu":  # where bf16 may not be the fast dtype
+            products = [contestants.dense(weight, dtype) for _ in copies[bits]]
+            gradients = [contestants.dense_gradient(weight, dtype) for _ in copies[bits]]
+            field += [
+                Contestant(who, bits, products, None),
+                Contestant(who + GRADIENT, bits, gradients, None),
+            ]
+    weights = [contestants.random_weight(shape, bits, plan.group_size, device) for bits in plan.bits]
+    if 4 in plan.bits:
+        weights.append(contestants.random_nf4(shape, plan.group_size, device))
+    for quantized in weights:
+        bits = quantized.bits
+        for who, make in {**OURS, **PEERS}.items():
             try:
-                made = [make(weight) for _ in range(copies[bits])]
+                made = [make(quantized) for _ in copies[bits]]
             except REFUSALS as error:
-                if name == COMPARED:
+                if who in OURS:
                     raise
-                entry = {"layer": f"{n} x {k}", "contestant": name, "bits": bits}
+                entry = {"layer": f"{n} x {k}", "contestant": who, "bits": bits}
                 failed.append(entry | {"reason": f"{type(error).__name__}: {error}".split("\n")[0]})
                 continue
-            if made[0] is not None:
-                field[f"{name} {bits}"] = [product for product in made if product is not None]
-                about[f"{name} {bits}"] = weight
-    return field, about
+            products = [product for product in made if product is not None]
+            if products:
+                field.append(Contestant(who, bits, products, quantized))
+    return field
 
 
 def _copies(nbytes: int, device: torch.device) -> int:
     """Copies of a weight of so many bytes that no cache holds."""
     return max(2, min(-(-COLD_BYTES[device.type] // nbytes), MOST_COPIES[device.type]))
-
-
-def _expected(x: Tensor, weight: Quantized | None) -> Tensor | None:
-    """The first rows of the product, float32; None for dense weights, which are the measure themselves."""
-    return None if weight is None else x[:CHECKED_ROWS].float() @ weight.dense().T
-
-
-def _agrees(y: Tensor, name: str, expected: Tensor | None) -> bool:
-    """Whether a product is the expected one."""
-    if expected is None:
-        return True
-    most = TOLERANCES.get(name.rsplit(" ", 1)[0], TOLERANCE) * expected.norm()
-    return bool((y[:CHECKED_ROWS].float() - expected).norm() < most)
 
 
 def _call(product: Product, x: Tensor) -> Callable[[], object]:

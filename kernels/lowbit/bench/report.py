@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lowbit.bench.contestants import OURS
+
 COLUMNS = (
     "layer",
     "N x K",
@@ -29,6 +31,8 @@ PEER_COLORS = {
     "torch int8": "tab:pink",
     "gemlite": "tab:orange",
     "torchao": "tab:brown",
+    "bitsandbytes nf4": "tab:cyan",
+    "fp32 dx": "0.7",
 }
 
 
@@ -126,19 +130,30 @@ def _panel(panel: Any, layer: str, cells: list[dict[str, Any]]) -> None:
     panel.grid(alpha=0.25)
     panel.yaxis.set_major_formatter("{x:g}")
     panel.xaxis.set_major_formatter("{x:g}")
-    lines = dict.fromkeys((c["contestant"], c["bits"]) for c in cells if c["contestant"] != "bf16")
+    lines = dict.fromkeys(
+        (c["contestant"], c["bits"]) for c in cells if not c["contestant"].startswith("bf16")
+    )
     for who, bits in lines:
         own = [cell for cell in cells if (cell["contestant"], cell["bits"]) == (who, bits)]
-        mine = who == "ours"
-        panel.plot(
-            [cell["m"] for cell in own],
-            [cell["ratio_to_bf16"] for cell in own],
-            label=f"{bits} bits" if mine else who if who == "fp32" else f"{who}, {bits} bits",
-            color=viridis((bits - 1) / 8) if mine else PEER_COLORS.get(who, "0.2"),
-            linestyle="-" if mine else ":" if who == "fp32" else "--",
-            marker="o" if mine else None,
-            markersize=3,
-        )
+        rows, ratios = [cell["m"] for cell in own], [cell["ratio_to_bf16"] for cell in own]
+        panel.plot(rows, ratios, **_line(who, bits, viridis((bits - 1) / 8)))
+
+
+def _line(who: str, bits: int, shade: object) -> dict[str, object]:
+    """How the line of a contestant looks: ours in a shade for each width, others in a color each."""
+    if who not in OURS:
+        fp32 = who.startswith("fp32")
+        label, style = (who, ":") if fp32 else (f"{who}, {bits} bits", "--")
+        return {"label": label, "color": PEER_COLORS.get(who, "0.2"), "linestyle": style}
+    kind = who.removeprefix("ours").strip()  # "", "nf4" or "dx"
+    look = {
+        "": ("o", "-", f"{bits} bits"),
+        "nf4": ("^", "-", "nf4, 4 bits"),
+        "dx": ("s", "-.", f"dx, {bits} bits"),
+    }
+    marker, style, label = look[kind]
+    color = "tab:purple" if kind == "nf4" else shade
+    return {"label": label, "color": color, "linestyle": style, "marker": marker, "markersize": 3}
 
 
 def _replace(file: Path, text: str) -> None:

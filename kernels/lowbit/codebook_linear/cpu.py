@@ -20,7 +20,7 @@ CHUNK_WEIGHTS = 2**20  # decoded at a time
 
 
 def prepack(codes: Tensor, scale: Tensor, table: Tensor, in_features: int) -> list[Tensor]:
-    """Lay weights out as rows of bytes, in about 17.5 bits a weight.
+    """Lay weights out as rows of bytes, in about 18 bits a weight.
 
     Args:
         codes: as in `op.codebook_linear`, like the rest.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lowbit.affine_linear.kernel import Packed, gradient, product
+from lowbit.affine_linear.kernel import gradient, product
+from lowbit.affine_linear.packed import Packed
 from lowbit.codebook_linear.reference import BITS
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from lowbit.affine_linear.layout import num_words
 from lowbit.codebook_linear import cpu
 from lowbit.codebook_linear.reference import BITS
+from lowbit.dispatch import dispatched
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -39,6 +40,8 @@ def codebook_linear(
     Raises:
         ValueError: tensors that are not such.
     """
+    if not dispatched(x):
+        return _forward_cpu(x, codes, scale, table, prepacked)
     product: Tensor = _forward(x, codes, scale, table, list(prepacked))
     return product
 
@@ -62,11 +65,17 @@ def prepack(codes: Tensor, scale: Tensor, table: Tensor, in_features: int) -> li
     return cpu.prepack(codes, scale, table, in_features) if codes.device.type == "cpu" else []
 
 
-@torch.library.custom_op("lowbit::codebook_linear", mutates_args=(), device_types="cpu")
-def _forward(x: Tensor, codes: Tensor, scale: Tensor, table: Tensor, prepacked: Sequence[Tensor]) -> Tensor:
+def _forward_cpu(
+    x: Tensor, codes: Tensor, scale: Tensor, table: Tensor, prepacked: Sequence[Tensor]
+) -> Tensor:
     _check_input(x, codes, scale, table)
     y = cpu.forward(x.view(-1, x.shape[-1]), codes, scale, table, prepacked)
     return y.view(*x.shape[:-1], len(scale))
+
+
+_forward = torch.library.custom_op(
+    "lowbit::codebook_linear", _forward_cpu, mutates_args=(), device_types="cpu"
+)
 
 
 @_forward.register_kernel("cuda")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lowbit.bench import Plan, contestants
+from lowbit.bench import Plan
 from lowbit.bench.floor import Limits
 
 from workbench import cli
@@ -16,7 +16,7 @@ from workbench.quantization.bench import bench
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = Plan((("toy", (64, 128)),), (4,), (1, 2), 128, 0.0)
+    plan = Plan((("toy", (64, 128)),), (4,), (1, 2), (2,), 128, 0.0)
     monkeypatch.setattr("workbench.quantization.bench.plan_for", lambda *_: plan)
     monkeypatch.setattr("lowbit.bench.protocol.measure_limits", lambda _: Limits(1e9, 1e12, "float32"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -32,7 +32,9 @@ def test_command_writes_and_shows(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_wrong_product_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contestants, "ours", lambda weight: lambda x: x.new_zeros(len(x), 64))
+    wrong = {"ours": lambda weight: None if weight.table is not None else lambda x: x.new_zeros(len(x), 64)}
+    monkeypatch.setattr("lowbit.bench.protocol.OURS", wrong)
+    monkeypatch.setattr("workbench.quantization.bench.OURS", wrong)
     with pytest.raises(RunError, match="toy do not agree with the reference"):
         bench(folder=tmp_path)
     assert list(tmp_path.glob("*.json"))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 import torch
 from lowbit.affine_linear import dequantize_packed, pack
-from lowbit.affine_linear.kernel import INTERPRETED, Packed, backward, dequantize, forward, gradient, product
+from lowbit.affine_linear.kernel import backward, dequantize, forward, gradient, product
+from lowbit.affine_linear.packed import INTERPRETED, Packed
 from lowbit.regimes import Regime
 from torch import Tensor
 

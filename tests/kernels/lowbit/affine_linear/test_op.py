@@ -14,16 +14,16 @@ Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None, int]
 
 
 def weights(
-    bits: int, groups: int = 8, zero: str = "packed", scattered: bool = False
+    bits: int, groups: int = 8, zero: str = "packed", scattered: bool = False, out: int = OUT
 ) -> tuple[Weights, Tensor]:
     """Packed weights and W in float64."""
-    codes = torch.randint(2**bits, (OUT, IN), dtype=torch.uint8)
+    codes = torch.randint(2**bits, (out, IN), dtype=torch.uint8)
     codes[0] = 2**bits - 1  # words with the sign bit
-    scale = torch.rand(OUT, groups).half()
+    scale = torch.rand(out, groups).half()
     points = {
         "none": None,
-        "packed": torch.randint(2**bits, (OUT, groups), dtype=torch.uint8),
-        "fractions": (torch.rand(OUT, groups) * 2**bits).half(),
+        "packed": torch.randint(2**bits, (out, groups), dtype=torch.uint8),
+        "fractions": (torch.rand(out, groups) * 2**bits).half(),
     }[zero]
     g_idx = torch.randperm(IN).remainder(groups).to(torch.int16) if scattered else None
     dense = dequantize(codes, scale, points, g_idx, bits).double()
@@ -72,6 +72,39 @@ def test_half_precision_rounds_the_result_alone(dtype: torch.dtype, tolerance: f
     y = affine_linear(x, *packed, prepack(*packed, IN, dtype))
     assert y.dtype == dtype and y.shape == (2, m, OUT)
     assert relative_error(y, x.double() @ dense.T) < tolerance
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("zero", ["none", "packed"])
+@pytest.mark.parametrize(("groups", "scattered"), [(8, False), (8, True), (1, False)])
+@pytest.mark.parametrize("hardware", [True, False])
+def test_bfloat16_where_torchs_kernels_take_part(
+    bits: int, zero: str, groups: int, scattered: bool, hardware: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(byte_rows, "hardware", lambda: hardware)
+    packed, dense = weights(bits, groups, zero, scattered, out=128)
+    prepacked = prepack(*packed, IN, torch.bfloat16)
+    for m in (1, 2, 17, 65):  # each of the ways to multiply
+        x = torch.randn(m, IN).bfloat16().requires_grad_()
+        dy = torch.randn(m, 128).bfloat16()
+        y = affine_linear(x, *packed, prepacked)
+        y.backward(dy)
+        # the result rounded to bfloat16, and scales
+        assert relative_error(y.detach(), x.detach().double() @ dense.T) < 2**-7
+        assert x.grad is not None and relative_error(x.grad, dy.double() @ dense) < 2**-7
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_a_gradient_the_operation_is_the_same(dtype: torch.dtype) -> None:
+    packed, _ = weights(4)
+    prepacked = prepack(*packed, IN, dtype)
+    x = torch.randn(3, IN, dtype=dtype, requires_grad=True)
+    followed = affine_linear(x, *packed, prepacked)
+    alone = affine_linear(x.detach(), *packed, prepacked)
+    assert followed.requires_grad and not alone.requires_grad
+    assert torch.equal(followed, alone)
+    with torch.no_grad():
+        assert torch.equal(affine_linear(x, *packed, prepacked), alone)
 
 
 def test_an_outlier_and_zeros_in_the_input() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from lowbit.bench import Plan, contestants, plan_for, report, run
+from lowbit.bench import Plan, contestants, peers, plan_for, report, run
 from lowbit.bench.floor import Limits, effective_bits, floor_seconds
 from lowbit.bench.timing import Times, measure
 from torch import Tensor
 
 CPU = torch.device("cpu")
-PLAN = Plan((("toy q", (128, 256)), ("toy down", (64, 128))), (3, 4), (1, 20), 128, 0.0)
+PLAN = Plan((("toy q", (128, 256)), ("toy down", (64, 128))), (3, 4), (1, 20), (20,), 128, 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,8 @@ def test_every_cell_has_a_time_beside_bf16(tmp_path: Path) -> None:
                 assert own["p10"] <= own["median"] <= own["p90"] and own["samples"] >= 3
                 assert own["ratio_to_bf16"] == pytest.approx(bf16["median"] / own["median"])
                 assert own["b_eff"] == bits + 0.125
-    assert {entry["contestant"] for entry in found["failed"]} <= set(contestants.PEERS)
+            assert cells(found, layer=layer, m=m, contestant="ours nf4", bits=4)
+    assert {entry["contestant"] for entry in found["failed"]} <= set(peers.PEERS)
 
     files = report.write(found, tmp_path)
     assert [file.suffix for file in files] == [".json", ".md", ".png", ".svg"]
@@ -53,19 +54,44 @@ def test_every_cell_has_a_time_beside_bf16(tmp_path: Path) -> None:
     assert files[2].read_bytes().startswith(b"\x89PNG") and b"<svg" in files[3].read_bytes()
 
 
+def test_gradients_are_measured_beside_those_of_bf16() -> None:
+    found = run(PLAN, CPU, lambda: None)
+    assert {cell["m"] for cell in found["cells"] if cell["contestant"].endswith(" dx")} == {20}
+    for layer, _ in PLAN.layers:
+        (bf16,) = cells(found, layer=layer, contestant="bf16 dx")
+        for bits in PLAN.bits:
+            (own,) = cells(found, layer=layer, contestant="ours dx", bits=bits)
+            assert own["ratio_to_bf16"] == pytest.approx(bf16["median"] / own["median"])
+
+
+def test_contestants_multiply_by_the_same_weight() -> None:
+    shape, x, dy = (64, 256), torch.randn(3, 256).bfloat16(), torch.randn(3, 64).bfloat16()
+    nf4, affine = contestants.random_nf4(shape, 64, CPU), contestants.random_weight(shape, 4, 64, CPU)
+    for make in (contestants.ours_codebook, peers.bitsandbytes):
+        product = make(nf4)
+        assert product is not None and make(affine) is None
+        expected = x.float() @ nf4.dense().T
+        assert (product(x) - expected).norm() < 0.01 * expected.norm()
+    gradient = contestants.ours_gradient(affine)
+    assert gradient is not None and contestants.ours_gradient(nf4) is None
+    expected = dy.float() @ affine.dense()
+    assert (gradient(dy) - expected).norm() < 0.01 * expected.norm()
+
+
 def test_a_wrong_product_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     right = contestants.ours
 
-    def wrong_at_three_bits(weight: contestants.Quantized) -> contestants.Product:
+    def wrong_at_three_bits(weight: contestants.Quantized) -> contestants.Product | None:
         product = right(weight)
 
         def broken(x: Tensor) -> Tensor:
+            assert product is not None
             y = product(x)
             return y * 1.05 if weight.bits == 3 else y
 
-        return broken
+        return None if product is None else broken
 
-    monkeypatch.setattr(contestants, "ours", wrong_at_three_bits)
+    monkeypatch.setitem(contestants.OURS, "ours", wrong_at_three_bits)
     found = run(PLAN, CPU, lambda: None)
     assert not cells(found, contestant="ours", bits=3) and cells(found, contestant="ours", bits=4)
     red = [entry for entry in found["failed"] if entry["contestant"] == "ours"]
@@ -77,7 +103,7 @@ def test_a_peer_that_refuses_is_named_with_its_reason(monkeypatch: pytest.Monkey
     def refuse(weight: contestants.Quantized) -> None:
         raise RuntimeError("knows no such weight")
 
-    monkeypatch.setitem(contestants.PEERS, "torch int4", refuse)
+    monkeypatch.setitem(peers.PEERS, "torch int4", refuse)
     found = run(PLAN, CPU, lambda: None)
     assert not cells(found, contestant="torch int4")
     assert "- torch int4: RuntimeError: knows no such weight" in report.table(found)

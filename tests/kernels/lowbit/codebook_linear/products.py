@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from lowbit.affine_linear import pack
-from lowbit.affine_linear.kernel import INTERPRETED, Packed, dequantize, gradient, product
+from lowbit.affine_linear.kernel import dequantize, gradient, product
+from lowbit.affine_linear.packed import INTERPRETED, Packed
 from lowbit.codebook_linear import dequantize_packed
 from lowbit.codebook_linear.kernel import backward, forward
 from lowbit.regimes import Regime
