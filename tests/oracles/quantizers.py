@@ -87,16 +87,16 @@ def gptqmodel(folder: Path, bits: int, calibration: Tensor) -> Quantized:
     from gptqmodel import GPTQModel, QuantizeConfig
     from transformers import AutoModelForCausalLM
 
-    settings = QuantizeConfig(bits=bits, group_size=GROUP)
-    with contextlib.redirect_stdout(None):
-        model = GPTQModel.load(str(folder), settings, dtype=torch.float32)
+    settings, source = QuantizeConfig(bits=bits, group_size=GROUP), str(folder.resolve())
+    scratch = tempfile.TemporaryDirectory()
+    with contextlib.redirect_stdout(None), scratch, contextlib.chdir(scratch.name):  # it logs where it runs
+        model = GPTQModel.load(source, settings, dtype=torch.float32)
         rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in calibration.tolist()]
         start = time.perf_counter()
         model.quantize(rows, batch_size=8)
         seconds = time.perf_counter() - start
-        with tempfile.TemporaryDirectory() as saved:
-            model.save(saved)
-            return AutoModelForCausalLM.from_pretrained(saved, dtype=torch.float32), seconds
+        model.save("saved")
+        return AutoModelForCausalLM.from_pretrained("saved", dtype=torch.float32), seconds
 
 
 def llm_compressor(model: PreTrainedModel, method: str, bits: int, calibration: Tensor) -> None:

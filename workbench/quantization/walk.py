@@ -21,6 +21,7 @@ from workbench.errors import DataError, ModelError, NumericsError
 from workbench.progress import progress
 from workbench.quantization.activations import Activations
 from workbench.quantization.allocation import Allotted
+from workbench.quantization.attended import Attended
 from workbench.quantization.calibration import (
     Inputs,
     Statistics,
@@ -165,22 +166,25 @@ def _advance(
     outputs = None
     if inputs and task.method.exact_inputs and not last:
         outputs = propagate(block, index, inputs)
-    layers = task.finished.load(index, block, task.activations)
+    layers, attended = task.finished.load(index, block, task.activations), Attended()
     if layers is None:
-        layers = _quantize_block(block, index, name, task, inputs)
+        layers = _quantize_block(block, index, name, task, inputs, attended)
         task.finished.save(index, block, layers)
     else:
         for layer in layers:
             task.finished.tell(layer)
     if inputs and not last:
-        inputs.hidden = outputs or propagate(block, index, inputs)
+        inputs.hidden = outputs or propagate(block, index, inputs, attended)
     return layers
 
 
 def _quantize_block(
-    block: nn.Module, index: int, name: str, task: _Task, inputs: Inputs | None
+    block: nn.Module, index: int, name: str, task: _Task, inputs: Inputs | None, attended: Attended
 ) -> list[LayerReport]:
-    """Quantize the linears of one block in place, those that read the same input together."""
+    """Quantize the linears of one block in place, those that read the same input together.
+
+    With inputs out of the quantized linears before, attention is kept in `attended`.
+    """
     plan = task.plan.within(name)
     prepared: dict[str, float] = {}
     if inputs and task.method.prepare:
@@ -196,7 +200,8 @@ def _quantize_block(
         seen: list[Statistics | None] = [None] * len(together)
         if inputs:
             linears = models.linears(block)
-            seen = [*statistics(block, index, inputs, [linears[subset[0]] for subset in together])]
+            first = [linears[subset[0]] for subset in together]
+            seen = [*statistics(block, index, inputs, first, attended if sequential else None)]
         for subset, own in zip(together, seen, strict=True):
             try:
                 layers += _quantize_subset(block, name, subset, replace(task, plan=plan), own, prepared)

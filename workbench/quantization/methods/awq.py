@@ -206,7 +206,7 @@ def _calls(block: nn.Module, index: int, inputs: Inputs, names: list[str]) -> di
     tokens = sum(hidden.shape[0] * hidden.shape[1] for hidden in inputs.hidden)
     stride = max(1, tokens // SEARCH_TOKENS)
     try:
-        for hidden, arguments in [*zip(inputs.hidden, inputs.arguments[index], strict=True)][::stride]:
+        for hidden, arguments in inputs.batches(index)[::stride]:
             block(hidden, **arguments)
     finally:
         for handle in handles:
