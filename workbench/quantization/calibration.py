@@ -72,6 +72,11 @@ class Statistics:
         self.max_abs = torch.maximum(self.max_abs, magnitude.amax(0))
         self.num_tokens = total
 
+    def fold(self, scale: Tensor) -> None:
+        """Make it the statistics of inputs that are divided by a scale [in], positive."""
+        self.hessian = self.hessian / torch.outer(scale, scale)
+        self.mean_abs, self.max_abs = self.mean_abs / scale, self.max_abs / scale
+
     @property
     def dead_columns(self) -> int:
         """Inputs that are always 0."""
@@ -138,11 +143,24 @@ def statistics(
         if attended:
             around.enter_context(attended.standing_in(block))
             around.enter_context(attended.keeping(block, inputs.batches(index)[0]))
-        around.enter_context(_hooks(linears, collected))
+        around.enter_context(_hooks(linears, collected, stop=True))
         for hidden, arguments in inputs.batches(index):
             with suppress(_Collected):
                 block(hidden, **arguments)
     return collected
+
+
+def observe(block: nn.Module, index: int, inputs: Inputs) -> tuple[list[Tensor], dict[str, Statistics]]:
+    """Outputs of the block of that index, and what its linears read, from one pass.
+
+    Returns:
+        Outputs for each batch; statistics by the first of the linears that read the same input.
+    """
+    linears, first = models.linears(block), [names[0] for names in models.subsets(block)]
+    collected = [Statistics(linears[name].in_features, linears[name].weight.device) for name in first]
+    with _hooks([linears[name] for name in first], collected, stop=False):
+        outputs = propagate(block, index, inputs)
+    return outputs, dict(zip(first, collected, strict=True))
 
 
 def relative_output_error(weight: Tensor, approximation: Tensor, hessian: Tensor) -> float:
@@ -181,11 +199,13 @@ class _Collected(Exception):
 
 
 @contextmanager
-def _hooks(linears: list[nn.Linear], collected: list[Statistics]) -> Iterator[None]:
+def _hooks(linears: list[nn.Linear], collected: list[Statistics], *, stop: bool) -> Iterator[None]:
+    """Let a pass update the statistics of these linears, and stop at the last of them or not."""
+
     def collect(seen: Statistics) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             seen.update(args[0])
-            if seen is collected[-1]:
+            if stop and seen is collected[-1]:
                 raise _Collected
 
         return hook
