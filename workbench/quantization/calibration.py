@@ -7,7 +7,7 @@ Each block sees what the quantized blocks before it put out, so that it can make
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedModel
 
 from workbench import models
+from workbench.quantization.attended import Attended, Batch
 
 # Tokens in one forward pass of a block: a sequence of the usual set, or what small models hold in cache.
 BATCH_TOKENS = 2048
@@ -34,6 +35,10 @@ class Inputs:
 
     hidden: list[Tensor]
     arguments: list[list[dict[str, Any]]]
+
+    def batches(self, index: int) -> list[Batch]:
+        """What the block of that index is called with, for each batch."""
+        return [*zip(self.hidden, self.arguments[index], strict=True)]
 
 
 class Statistics:
@@ -67,6 +72,11 @@ class Statistics:
         self.max_abs = torch.maximum(self.max_abs, magnitude.amax(0))
         self.num_tokens = total
 
+    def fold(self, scale: Tensor) -> None:
+        """Make it the statistics of inputs that are divided by a scale [in], positive."""
+        self.hessian = self.hessian / torch.outer(scale, scale)
+        self.mean_abs, self.max_abs = self.mean_abs / scale, self.max_abs / scale
+
     @property
     def dead_columns(self) -> int:
         """Inputs that are always 0."""
@@ -99,26 +109,58 @@ def capture(model: PreTrainedModel, sequences: list[Tensor], device: torch.devic
     return Inputs(recorders[0].hidden, [recorder.arguments for recorder in recorders])
 
 
-def propagate(block: nn.Module, index: int, inputs: Inputs) -> list[Tensor]:
-    """Outputs of the block of that index, for each batch."""
+def propagate(block: nn.Module, index: int, inputs: Inputs, attended: Attended | None = None) -> list[Tensor]:
+    """Outputs of the block of that index, for each batch; attention from what is kept, if it is."""
     outputs = []
-    for hidden, arguments in zip(inputs.hidden, inputs.arguments[index], strict=True):
-        output = block(hidden, **arguments)
-        outputs.append(output[0] if isinstance(output, tuple) else output)
+    with (attended or Attended()).standing_in(block):
+        for hidden, arguments in inputs.batches(index):
+            output = block(hidden, **arguments)
+            outputs.append(output[0] if isinstance(output, tuple) else output)
     return outputs
 
 
-def statistics(block: nn.Module, index: int, inputs: Inputs, linears: list[nn.Linear]) -> list[Statistics]:
+def statistics(
+    block: nn.Module,
+    index: int,
+    inputs: Inputs,
+    linears: list[nn.Linear],
+    attended: Attended | None = None,
+) -> list[Statistics]:
     """Statistics of the inputs of each of these linears, in forward order, from one pass.
 
     The pass ends at the last of them, because nothing more is wanted from the block.
+
+    Args:
+        block: a decoder block.
+        index: its place in the model.
+        inputs: its calibration inputs.
+        linears: some of its linears.
+        attended: where attention is kept for the passes after and taken from, if the linears of the block
+            are quantized in forward order and these are the next.
     """
     collected = [Statistics(linear.in_features, linear.weight.device) for linear in linears]
-    with _hooks(linears, collected):
-        for hidden, arguments in zip(inputs.hidden, inputs.arguments[index], strict=True):
+    with ExitStack() as around:
+        if attended:
+            around.enter_context(attended.standing_in(block))
+            around.enter_context(attended.keeping(block, inputs.batches(index)[0]))
+        around.enter_context(_hooks(linears, collected, stop=True))
+        for hidden, arguments in inputs.batches(index):
             with suppress(_Collected):
                 block(hidden, **arguments)
     return collected
+
+
+def observe(block: nn.Module, index: int, inputs: Inputs) -> tuple[list[Tensor], dict[str, Statistics]]:
+    """Outputs of the block of that index, and what its linears read, from one pass.
+
+    Returns:
+        Outputs for each batch; statistics by the first of the linears that read the same input.
+    """
+    linears, first = models.linears(block), [names[0] for names in models.subsets(block)]
+    collected = [Statistics(linears[name].in_features, linears[name].weight.device) for name in first]
+    with _hooks([linears[name] for name in first], collected, stop=False):
+        outputs = propagate(block, index, inputs)
+    return outputs, dict(zip(first, collected, strict=True))
 
 
 def relative_output_error(weight: Tensor, approximation: Tensor, hessian: Tensor) -> float:
@@ -157,11 +199,13 @@ class _Collected(Exception):
 
 
 @contextmanager
-def _hooks(linears: list[nn.Linear], collected: list[Statistics]) -> Iterator[None]:
+def _hooks(linears: list[nn.Linear], collected: list[Statistics], *, stop: bool) -> Iterator[None]:
+    """Let a pass update the statistics of these linears, and stop at the last of them or not."""
+
     def collect(seen: Statistics) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             seen.update(args[0])
-            if seen is collected[-1]:
+            if stop and seen is collected[-1]:
                 raise _Collected
 
         return hook

@@ -21,11 +21,13 @@ from workbench.errors import DataError, ModelError, NumericsError
 from workbench.progress import progress
 from workbench.quantization.activations import Activations
 from workbench.quantization.allocation import Allotted
+from workbench.quantization.attended import Attended
 from workbench.quantization.calibration import (
     Inputs,
     Statistics,
     capture,
     exact_products,
+    observe,
     propagate,
     relative_output_error,
     statistics,
@@ -162,44 +164,54 @@ def _advance(
     block: nn.Module, index: int, name: str, task: _Task, inputs: Inputs | None, *, last: bool
 ) -> list[LayerReport]:
     """Quantize a block in place, or take the finished one, and make its outputs the next block's inputs."""
-    outputs = None
-    if inputs and task.method.exact_inputs and not last:
-        outputs = propagate(block, index, inputs)
-    layers = task.finished.load(index, block, task.activations)
+    outputs: list[Tensor] | None = None
+    seen: dict[str, Statistics] = {}
+    if inputs and task.method.prepare:
+        outputs, seen = observe(block, index, inputs)
+    layers, attended = task.finished.load(index, block, task.activations), Attended()
     if layers is None:
-        layers = _quantize_block(block, index, name, task, inputs)
+        layers = _quantize_block(block, index, name, task, inputs, seen, attended)
         task.finished.save(index, block, layers)
     else:
         for layer in layers:
             task.finished.tell(layer)
     if inputs and not last:
-        inputs.hidden = outputs or propagate(block, index, inputs)
+        inputs.hidden = outputs or propagate(block, index, inputs, attended)
     return layers
 
 
 def _quantize_block(
-    block: nn.Module, index: int, name: str, task: _Task, inputs: Inputs | None
+    block: nn.Module,
+    index: int,
+    name: str,
+    task: _Task,
+    inputs: Inputs | None,
+    seen: dict[str, Statistics],
+    attended: Attended,
 ) -> list[LayerReport]:
-    """Quantize the linears of one block in place, those that read the same input together."""
-    plan = task.plan.within(name)
-    prepared: dict[str, float] = {}
-    if inputs and task.method.prepare:
+    """Quantize the linears of one block in place, those that read the same input together.
+
+    A method that prepares the block goes by what was seen of all linears before, whose errors then do not
+    make up for each other. With inputs out of the quantized linears before, attention is kept in `attended`.
+    """
+    plan, prepare = task.plan.within(name), task.method.prepare
+    if inputs and prepare:
         try:
-            prepared = task.method.prepare(block, index, inputs, plan)
+            prepare(block, inputs.batches(index), seen, plan)
         except NumericsError as error:
             raise NumericsError(f"{name}: {error}") from error
     subsets = models.subsets(block)
-    # What was prepared saw the whole block at once; its linears do not make up for each other.
-    sequential = task.plan.stage.gptq.true_sequential and task.method.prepare is None
+    sequential = task.plan.stage.gptq.true_sequential and not prepare
     layers = []
     for together in [[subset] for subset in subsets] if sequential else [subsets]:
-        seen: list[Statistics | None] = [None] * len(together)
-        if inputs:
-            linears = models.linears(block)
-            seen = [*statistics(block, index, inputs, [linears[subset[0]] for subset in together])]
-        for subset, own in zip(together, seen, strict=True):
+        if inputs and not prepare:
+            linears, first = models.linears(block), [subset[0] for subset in together]
+            wanted = [linears[linear] for linear in first]
+            found = statistics(block, index, inputs, wanted, attended if sequential else None)
+            seen = dict(zip(first, found, strict=True))
+        for subset in together:
             try:
-                layers += _quantize_subset(block, name, subset, replace(task, plan=plan), own, prepared)
+                layers += _quantize_subset(block, name, subset, replace(task, plan=plan), seen.get(subset[0]))
             except NumericsError as error:
                 raise NumericsError(f"{name}.{subset[0]}: {error}") from error
     return layers
@@ -211,7 +223,6 @@ def _quantize_subset(
     subset: list[str],
     task: _Task,
     seen: Statistics | None,
-    prepared: dict[str, float],
 ) -> list[LayerReport]:
     if seen is not None and not bool(torch.isfinite(seen.hessian).all()):
         raise NumericsError(
@@ -221,10 +232,9 @@ def _quantize_subset(
     quantized = _by_width(linears, subset, task, seen)
     layers = []
     for name in subset:
-        weight, (part, diagnostics) = linears[name].weight.float(), quantized[name]
-        said = prepared | diagnostics
+        weight, (part, said) = linears[name].weight.float(), quantized[name]
         if own := task.allotted.get(f"{block_name}.{name}"):
-            said |= {"width": float(own.bits), "divergence": own.divergences[own.bits]}
+            said = said | {"width": float(own.bits), "divergence": own.divergences[own.bits]}
         layer = _report(f"{block_name}.{name}", weight, part, seen, said)
         layers.append(layer)
         task.finished.tell(layer)

@@ -12,6 +12,7 @@ from workbench import models
 from workbench.quantization.calibration import (
     Statistics,
     capture,
+    observe,
     propagate,
     relative_output_error,
     statistics,
@@ -81,12 +82,27 @@ def test_statistics_of_a_block_are_those_of_its_linears(
     with torch.no_grad():
         inputs = capture(model, sequences, CPU)
         got = statistics(block, 0, inputs, linears)
-    for linear, own in zip(linears, got, strict=True):
+        outputs, observed = observe(block, 0, inputs)
+        assert all(map(torch.equal, outputs, propagate(block, 0, inputs)))
+    assert [*observed] == ["self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"]
+    for name, linear, own in zip(names, linears, got, strict=True):
+        assert torch.equal(own.hessian, observed[name].hessian)
         x = torch.cat(seen[linear])
+        x = x[: len(x) // 3]  # of the first of three passes
         assert len(x) == 5 * 24 + 2 * 16 + 7
         torch.testing.assert_close(own.hessian, 2 / len(x) * x.T @ x, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(own.mean_abs, x.abs().mean(0))
         assert len(linear._forward_pre_hooks) == 1  # ours is gone, the test's is left
+
+
+def test_statistics_follow_a_scale() -> None:
+    x, scale = torch.randn(60, 12), torch.rand(12) + 0.5
+    seen, divided = Statistics(12, CPU), Statistics(12, CPU)
+    seen.update(x)
+    seen.fold(scale)
+    divided.update(x / scale)
+    for name in ("hessian", "mean_abs", "max_abs"):
+        torch.testing.assert_close(getattr(seen, name), getattr(divided, name))
 
 
 def test_relative_output_error_is_that_of_the_outputs() -> None:

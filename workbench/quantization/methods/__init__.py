@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from workbench import models
 from workbench.quantization.activations import Activations
-from workbench.quantization.calibration import Inputs, Statistics
+from workbench.quantization.attended import Batch
+from workbench.quantization.calibration import Statistics
 from workbench.quantization.formats import Weight
 from workbench.quantization.formats.affine import AffineWeight
 from workbench.quantization.grid import Grid
@@ -76,16 +77,15 @@ class Method:
             recording.
         calibrated: whether it needs calibration text.
         prepare: changes a block before its linears are quantized, in place, as by folding scales from one
-            module into the next; from the block, its index, its inputs and the plan to what is worth
-            recording.
-        exact_inputs: each block sees what the unquantized blocks before it put out.
+            module into the next; from the block, its calibration inputs, the statistics of what its linears
+            read, by the first that reads it, and the plan. The statistics follow what it changes. Each block
+            then sees what the unquantized blocks before it put out.
         activations: how inputs of the quantized linears are rounded.
     """
 
     quantize: Callable[[list[Tensor], Statistics | None, Plan], Quantized]
     calibrated: bool = False
-    prepare: Callable[[nn.Module, int, Inputs, Plan], dict[str, float]] | None = None
-    exact_inputs: bool = False
+    prepare: Callable[[nn.Module, list[Batch], dict[str, Statistics], Plan], None] | None = None
     activations: Callable[[Plan], Activations] | None = None
 
 
@@ -144,15 +144,13 @@ def _smoothquant(weights: list[Tensor], statistics: Statistics | None, plan: Pla
     return _stacked(weights, lambda W: rtn.quantize(W, grid)), {}
 
 
-def _smooth(block: nn.Module, index: int, inputs: Inputs, plan: Plan) -> dict[str, float]:
-    smoothquant.smooth(block, index, inputs, plan.stage.smoothquant)
-    return {}
+def _smooth(block: nn.Module, batches: list[Batch], seen: dict[str, Statistics], plan: Plan) -> None:
+    smoothquant.smooth(block, seen, plan.stage.smoothquant)
 
 
-def _fold_and_clip(block: nn.Module, index: int, inputs: Inputs, plan: Plan) -> dict[str, float]:
+def _fold_and_clip(block: nn.Module, batches: list[Batch], seen: dict[str, Statistics], plan: Plan) -> None:
     grids = {name: plan.of(name).grid for name in models.linears(block)}
-    awq.fold_and_clip(block, index, inputs, plan.stage.awq, grids)
-    return {}
+    awq.fold_and_clip(block, batches, seen, plan.stage.awq, grids)
 
 
 def _token_by_token(plan: Plan) -> Activations:
@@ -193,10 +191,8 @@ def _hessian(statistics: Statistics | None) -> Tensor:
 METHODS: dict[str, Method] = {
     "rtn": Method(_rtn),
     "gptq": Method(_gptq, calibrated=True),
-    "awq": Method(_rtn, calibrated=True, prepare=_fold_and_clip, exact_inputs=True),
-    "smoothquant": Method(
-        _smoothquant, calibrated=True, prepare=_smooth, exact_inputs=True, activations=_token_by_token
-    ),
+    "awq": Method(_rtn, calibrated=True, prepare=_fold_and_clip),
+    "smoothquant": Method(_smoothquant, calibrated=True, prepare=_smooth, activations=_token_by_token),
     "quip": Method(_quip, calibrated=True),
     "pb-llm": Method(_pb_llm, calibrated=True),
     "billm": Method(_billm, calibrated=True),

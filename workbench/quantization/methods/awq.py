@@ -22,7 +22,8 @@ from torch.func import functional_call
 from workbench import models
 from workbench.errors import NumericsError
 from workbench.quantization import folding
-from workbench.quantization.calibration import Inputs, Statistics, statistics
+from workbench.quantization.attended import Batch
+from workbench.quantization.calibration import Statistics
 from workbench.quantization.folding import Fold
 from workbench.quantization.grid import Grid, decode, encode, fit
 from workbench.quantization.methods import rtn
@@ -109,15 +110,21 @@ def clip(weight: Tensor, hessian: Tensor, grid: Grid) -> Tensor:
     return best.flatten(1).to(weight.dtype)
 
 
-def fold_and_clip(block: nn.Module, index: int, inputs: Inputs, cfg: Awq, grids: Mapping[str, Grid]) -> None:
+def fold_and_clip(
+    block: nn.Module,
+    batches: list[Batch],
+    seen: Mapping[str, Statistics],
+    cfg: Awq,
+    grids: Mapping[str, Grid],
+) -> None:
     """Give the linears of a block the weights that rounding suits best, in place.
 
     Folding keeps the function of the block; clipping does not.
 
     Args:
         block: a LLaMA block.
-        index: its place in the model.
-        inputs: its calibration inputs, out of unquantized blocks.
+        batches: its calibration inputs, out of unquantized blocks.
+        seen: statistics of what its linears read, by the first that reads it; they follow the scales.
         cfg: options.
         grids: which grids the weights will be rounded to, by linear.
 
@@ -126,21 +133,19 @@ def fold_and_clip(block: nn.Module, index: int, inputs: Inputs, cfg: Awq, grids:
         NumericsError: outputs that are not finite.
     """
     folds = folding.folds(block)
-    first = [names[0] for names in models.subsets(block)]
-    linears = models.linears(block)
-    by_name = dict(zip(first, statistics(block, index, inputs, [linears[n] for n in first]), strict=True))
-    calls = _calls(block, index, inputs, [fold.module for fold in folds if fold in folding.NORMS])
+    calls = _calls(block, batches, [fold.module for fold in folds if fold in folding.NORMS])
     found: list[tuple[Fold, Tensor]] = []
     for fold in folds:
-        seen = by_name[fold.linears[0]]
+        own = seen[fold.linears[0]]
         weights = {name: linear.weight for name, linear in folding.linears_of(block, fold).items()}
-        error = _error(block, fold, weights, seen, calls.get(fold.module), grids)
-        candidates = scales(seen.mean_abs, [*weights.values()], cfg, grids[fold.linears[0]])
+        error = _error(block, fold, weights, own, calls.get(fold.module), grids)
+        candidates = scales(own.mean_abs, [*weights.values()], cfg, grids[fold.linears[0]])
         found.append((fold, search(candidates, error)))
     for fold, s in found:
         folding.apply(block, fold, s)
+        seen[fold.linears[0]].fold(s)
     if cfg.clip:
-        _clip_all(block, {fold.linears[0]: s for fold, s in found}, by_name, grids)
+        _clip_all(block, seen, grids)
 
 
 def _error(
@@ -175,21 +180,16 @@ def _error(
     return of_module
 
 
-def _clip_all(
-    block: nn.Module, found: dict[str, Tensor], by_name: dict[str, Statistics], grids: Mapping[str, Grid]
-) -> None:
+def _clip_all(block: nn.Module, seen: Mapping[str, Statistics], grids: Mapping[str, Grid]) -> None:
     linears = models.linears(block)
     for names in models.subsets(block):
-        H = by_name[names[0]].hessian
-        if (s := found.get(names[0])) is not None:
-            H = H / torch.outer(s, s)  # of the inputs after folding
         for name in names:
             if not name.endswith(UNCLIPPED):
                 weight = linears[name].weight
-                weight.data.copy_(clip(weight, H, grids[name]))
+                weight.data.copy_(clip(weight, seen[names[0]].hessian, grids[name]))
 
 
-def _calls(block: nn.Module, index: int, inputs: Inputs, names: list[str]) -> dict[str, Calls]:
+def _calls(block: nn.Module, batches: list[Batch], names: list[str]) -> dict[str, Calls]:
     """What modules of the block are called with, on batches evenly taken from the calibration set."""
     recorded: dict[str, Calls] = {name: [] for name in names}
 
@@ -203,10 +203,10 @@ def _calls(block: nn.Module, index: int, inputs: Inputs, names: list[str]) -> di
         block.get_submodule(name).register_forward_pre_hook(recorder(name), with_kwargs=True)
         for name in names
     ]
-    tokens = sum(hidden.shape[0] * hidden.shape[1] for hidden in inputs.hidden)
+    tokens = sum(hidden.shape[0] * hidden.shape[1] for hidden, _ in batches)
     stride = max(1, tokens // SEARCH_TOKENS)
     try:
-        for hidden, arguments in [*zip(inputs.hidden, inputs.arguments[index], strict=True)][::stride]:
+        for hidden, arguments in batches[::stride]:
             block(hidden, **arguments)
     finally:
         for handle in handles:

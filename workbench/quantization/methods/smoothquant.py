@@ -12,11 +12,13 @@ Letters: X inputs, W [out, in] weights, alpha share of the difficulty that moves
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from workbench.quantization import folding
-from workbench.quantization.calibration import Inputs, statistics
+from workbench.quantization.calibration import Statistics
 from workbench.recipe.quantization import SmoothQuant
 
 SMALLEST = 1e-5  # of both maxima, as in the published code
@@ -37,21 +39,20 @@ def smoothing(max_abs: Tensor, weights: list[Tensor], alpha: float) -> Tensor:
     return (X.pow(alpha) / W.pow(1 - alpha)).clamp(min=SMALLEST)
 
 
-def smooth(block: nn.Module, index: int, inputs: Inputs, cfg: SmoothQuant) -> None:
+def smooth(block: nn.Module, seen: Mapping[str, Statistics], cfg: SmoothQuant) -> None:
     """Fold the scales of a block from its norms into its linears, in place; its function stays.
 
     Args:
         block: a LLaMA block.
-        index: its place in the model.
-        inputs: its calibration inputs.
+        seen: statistics of what its linears read, by the first that reads it; they follow the scales.
         cfg: alpha.
 
     Raises:
         ModelError: the block is not a LLaMA block.
     """
-    norms = [fold for fold in folding.folds(block) if fold in folding.NORMS]
-    readers = [folding.linears_of(block, fold) for fold in norms]
-    seen = statistics(block, index, inputs, [next(iter(linears.values())) for linears in readers])
-    for fold, linears, own in zip(norms, readers, seen, strict=True):
-        weights = [linear.weight for linear in linears.values()]
-        folding.apply(block, fold, smoothing(own.max_abs, weights, cfg.alpha))
+    for fold in folding.folds(block):
+        if fold in folding.NORMS:
+            own, linears = seen[fold.linears[0]], folding.linears_of(block, fold).values()
+            s = smoothing(own.max_abs, [linear.weight for linear in linears], cfg.alpha)
+            folding.apply(block, fold, s)
+            own.fold(s)

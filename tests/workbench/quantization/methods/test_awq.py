@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from workbench import models
 from workbench.errors import NumericsError
-from workbench.quantization.calibration import Inputs, capture, propagate
+from workbench.quantization.attended import Batch
+from workbench.quantization.calibration import Inputs, Statistics, capture, observe, propagate
 from workbench.quantization.grid import Grid
 from workbench.quantization.methods import awq, rtn
 from workbench.recipe.quantization import Awq
@@ -30,6 +31,10 @@ def block_and_inputs(tiny_model_folder: Path) -> tuple[nn.Module, Inputs]:
 
 def of_all(block: nn.Module) -> dict[str, Grid]:
     return dict.fromkeys(models.linears(block), GRID)
+
+
+def seen_of(block: nn.Module, inputs: Inputs) -> tuple[list[Batch], dict[str, Statistics]]:
+    return inputs.batches(0), observe(block, 0, inputs)[1]
 
 
 def round_all(block: nn.Module, grid: Grid) -> None:
@@ -94,7 +99,7 @@ def test_folding_alone_keeps_what_the_block_computes(block_and_inputs: tuple[nn.
             torch.cat(propagate(block, 0, inputs)),
             block.get_parameter("input_layernorm.weight").clone(),
         )
-        awq.fold_and_clip(block, 0, inputs, Awq(clip=False), of_all(block))
+        awq.fold_and_clip(block, *seen_of(block, inputs), Awq(clip=False), of_all(block))
         assert not torch.allclose(norm, block.get_parameter("input_layernorm.weight"))
         torch.testing.assert_close(torch.cat(propagate(block, 0, inputs)), before, rtol=1e-4, atol=1e-4)
 
@@ -109,7 +114,7 @@ def test_a_block_loses_less_than_by_rounding(block_and_inputs: tuple[nn.Module, 
         for prepare in (True, False):
             block.load_state_dict(weights)
             if prepare:
-                awq.fold_and_clip(block, 0, inputs, Awq(clip=clip), of_all(block))
+                awq.fold_and_clip(block, *seen_of(block, inputs), Awq(clip=clip), of_all(block))
             round_all(block, GRID)
             errors.append(float((torch.cat(propagate(block, 0, inputs)) - exact).norm()))
     assert errors[0] < 0.95 * errors[1]
@@ -119,7 +124,7 @@ def test_queries_and_keys_are_not_clipped(block_and_inputs: tuple[nn.Module, Inp
     block, inputs = block_and_inputs
     with torch.no_grad():
         before = {name: linear.weight.clone() for name, linear in models.linears(block).items()}
-        awq.fold_and_clip(block, 0, inputs, Awq(ratios=1), of_all(block))  # the only scale is 1
+        awq.fold_and_clip(block, *seen_of(block, inputs), Awq(ratios=1), of_all(block))  # the only scale is 1
     changed = {
         name for name, linear in models.linears(block).items() if not before[name].equal(linear.weight)
     }

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from workbench import models
-from workbench.quantization.calibration import capture, propagate, statistics
+from workbench.quantization.calibration import capture, observe, propagate, statistics
 from workbench.quantization.methods import smoothquant
 from workbench.recipe.quantization import SmoothQuant
 
@@ -48,7 +48,8 @@ def test_a_block_computes_the_same_from_calmer_inputs(tiny_model_folder: Path) -
             return float(seen.max_abs.amax() / seen.max_abs.median())
 
         before, wild = propagate(block, 0, inputs), ratio()
-        smoothquant.smooth(block, 0, inputs, SmoothQuant(alpha=0.85))
+        _, seen = observe(block, 0, inputs)
+        smoothquant.smooth(block, seen, SmoothQuant(alpha=0.85))
         after = propagate(block, 0, inputs)
         assert ratio() < wild / 10
     torch.testing.assert_close(torch.cat(after), torch.cat(before), rtol=1e-4, atol=1e-4)
