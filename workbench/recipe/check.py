@@ -191,13 +191,13 @@ def _lengths(model: Model | None, stages: list[Stage | None], made: list[Variant
 
 
 def _parents(made: list[Variant]) -> Said:
-    """Quantized weights are final: training and quantization do not go on from them, but for q-resafe."""
+    """Quantized weights are final: nothing goes on from them but q-resafe and a guard."""
     final = quantized(made)
     said = {
         variant.stage_index: f"{variant.parent} is quantized; {variant.kind} cannot go on from it"
         f"{f'; only {PATCHING} can' if variant.kind == 'safety' else ''}"
         for variant in made
-        if variant.parent in final and variant.method != PATCHING
+        if variant.parent in final and variant.method not in (PATCHING, "guard")
     }
     return [(("stages", index, "from"), message) for index, message in said.items()]
 

@@ -27,7 +27,7 @@ from workbench.quantization import Plan, allocation, check_group_size, expected_
 from workbench.recipe.inputs import Model
 from workbench.recipe.quantization import ADAPTED, CALIBRATED, TUNED, UNGROUPED
 from workbench.recipe.quantize import Quantize
-from workbench.recipe.safety import PAIRWISE, Safety
+from workbench.recipe.safety import PAIRWISE, PATCHING, Safety
 from workbench.recipe.schema import Engine
 from workbench.recipe.training import Continued, Pretrain, TrainingStage
 from workbench.stages.blueprint import architecture, in_training
@@ -233,8 +233,13 @@ def training_memory(
 
 
 def _extra_memory(method: str, parameters: int, trainable: int, element: int) -> int:
-    """Bytes that a method holds besides: the weights of the start, their importance, or a whole teacher."""
-    extra = {"l2sp": 4 * trainable, "ewc": 8 * trainable, **dict.fromkeys(TAUGHT, element * parameters)}
+    """Bytes that a method holds besides: weights of the start, their importance or scores, or a teacher."""
+    extra = {
+        "l2sp": 4 * trainable,
+        "ewc": 8 * trainable,
+        PATCHING: 4 * parameters,
+        **dict.fromkeys(TAUGHT, element * parameters),
+    }
     return extra.get(method, 0)
 
 

@@ -143,7 +143,8 @@ def _squeeze(sheet: Sheet, key: str, quantized: Sequence[Row], looks: dict[str, 
     lines: dict[tuple[str | None, str], list[Row]] = {}
     for row in sorted(rows, key=lambda row: -(row.real_bits or 0)):
         lines.setdefault((row.parent, row.method), []).append(row)
-    parents = list(dict.fromkeys(row.parent for row in rows if row.parent))
+    there = {row.variant for row in sheet.rows}
+    parents = [parent for parent in dict.fromkeys(row.parent for row in rows) if parent in there]
     ends, values = [], []
     for (parent, method), members in lines.items():
         x = [row.real_bits or 0.0 for row in members]

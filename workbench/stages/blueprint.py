@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from workbench import models
 from workbench.models.mogu import projections
 from workbench.models.routing import Routing
-from workbench.recipe.methods import ControlLlm, LlamaPro
+from workbench.recipe.methods import ControlLlm, LlamaPro, Lora
 from workbench.recipe.safety import Mogu, Safety
 from workbench.recipe.schema import Vocabulary
 from workbench.recipe.training import Continued
@@ -77,6 +77,8 @@ def in_training(job: Job, config: PretrainedConfig) -> PreTrainedModel:
                     projection.base.requires_grad_(False)
             case "dpo" if isinstance(stage, Safety) and stage.dpo.lora:
                 lora.wrap(model, stage.dpo.lora, job.recipe.seed)
+            case "q-resafe" if isinstance(stage, Safety):
+                lora.wrap(model, Lora(rank=stage.q_resafe.rank), job.recipe.seed)
             case "freeze" if isinstance(stage, Continued) and stage.freeze:
                 freeze.freeze(model, stage.freeze)
     return model
