@@ -19,8 +19,9 @@ class QuantizedLinear(nn.Module):
 
     The buffers are the tensors of the format on disk, under its names. The affine and the codebook format
     are multiplied as they are stored; on a CPU, as they are laid out at the first call, in about 9 bits a
-    weight (13 for up to 4 bits and inputs in bfloat16, 18 for a codebook) beside the stored ones. The weight of another format, or of inputs in float64,
-    is decoded at the first call and kept in the dtype of the input. Moving the layer forgets either.
+    weight (13 for up to 4 bits and inputs in bfloat16, 18 for a codebook) beside the stored ones. The
+    weight of another format, or of inputs in float64, is decoded at the first call and kept in the dtype
+    of the input. Moving the layer forgets either.
 
     Attributes:
         layout: format of the weight, and what else of it is not a tensor.
