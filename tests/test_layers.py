@@ -36,6 +36,7 @@ TESTED_IN = {
         ),
         "tests/workbench/run/test_retention.py",
     ),
+    "workbench/stages/identity.py": "tests/workbench/stages/test_job.py",
     "workbench/stages/answering.py": "tests/workbench/stages/test_safety.py",
     "workbench/stages/allocation.py": "tests/workbench/stages/test_quantize.py",
     "workbench/stages/calibration.py": "tests/workbench/stages/test_quantize.py",

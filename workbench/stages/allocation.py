@@ -10,7 +10,8 @@ from workbench import models, quantization, storage
 from workbench.quantization import Allotted, allocation
 from workbench.recipe.quantize import Quantize
 from workbench.stages.calibration import sequences
-from workbench.stages.job import VERSIONS, Job
+from workbench.stages.identity import VERSIONS
+from workbench.stages.job import Job
 
 SENSITIVITIES = "sensitivities.json"
 

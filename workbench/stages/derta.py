@@ -21,7 +21,8 @@ from workbench.safety import derta
 from workbench.safety.derta import PREFIXED, TRANSITIONS
 from workbench.safety.triplets import Triplet
 from workbench.stages import triplets
-from workbench.stages.job import VERSIONS, Job
+from workbench.stages.identity import VERSIONS
+from workbench.stages.job import Job
 
 COUNTS = "derta.json"
 

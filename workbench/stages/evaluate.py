@@ -19,7 +19,8 @@ from workbench.evaluation.fertility import fertility
 from workbench.recipe.schema import Recipe, Vocabulary
 from workbench.stages import prepare
 from workbench.stages import safety as safety_stage
-from workbench.stages.job import VERSIONS, Job, judge_identity, source_identity
+from workbench.stages.identity import VERSIONS, judge_identity, source_identity
+from workbench.stages.job import Job
 from workbench.storage import Store
 
 SPEED_BATCH, SPEED_REPEATS = 8, 7

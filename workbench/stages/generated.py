@@ -19,7 +19,7 @@ from workbench.progress import progress
 from workbench.recipe.preparation import Generated
 from workbench.recipe.schema import Recipe
 from workbench.stages import writers
-from workbench.stages.job import generated_identity
+from workbench.stages.identity import generated_identity
 from workbench.stages.writers import Write
 from workbench.storage import Store
 

@@ -12,48 +12,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from workbench import data, evaluation, safety, storage
+from workbench import safety, storage
 from workbench.errors import RecipeError
 from workbench.recipe import Variant, variants
 from workbench.recipe.curricula import DoReMi, Topics
-from workbench.recipe.inputs import Model, Source
+from workbench.recipe.inputs import Model
 from workbench.recipe.methods import ControlLlm, LlamaPro
-from workbench.recipe.preparation import Generated, Synthetic, Writer
 from workbench.recipe.quantization import ADAPTED, CALIBRATED, TUNED, UNGROUPED
 from workbench.recipe.quantize import Quantize
-from workbench.recipe.safety import Guarded, Judge, Safety
+from workbench.recipe.safety import Guarded, Safety
 from workbench.recipe.schema import Merge, MergeBack, Recipe, Stage, Vocabulary
 from workbench.recipe.training import Continued, Pretrain, TrainingStage
 from workbench.retention import replay
 from workbench.safety import derta
+from workbench.stages.identity import (
+    VERSIONS,
+    judge_identity,
+    model_identity,
+    source_identity,
+    writer_identity,
+)
 from workbench.storage import Store
-
-# Raise a number when the same settings would make a different result.
-VERSIONS = {
-    "miniworld": 2,
-    "tokenizer": 1,
-    "tokens": 2,
-    "ordered": 1,
-    "preparation": 1,
-    "synthetic": 1,
-    "generated": 1,
-    "load": 1,
-    "pretrain": 3,
-    "cpt": 3,
-    "sft": 1,
-    "safety": 1,
-    "guard": 1,
-    "triplets": 1,
-    "expand": 1,
-    "fisher": 1,
-    "vocabulary": 1,
-    "merge": 1,
-    "merge-back": 1,
-    "sensitivities": 1,
-    "rounded": 1,
-    "quantize": 3,
-    "evaluate": 2,
-}
 
 # What may differ between two tries of one training.
 SPREAD = {"checkpoint_every", "micro_batch_size"}
@@ -176,7 +155,7 @@ class Job:
                 "dtype": self.origin.dtype,
                 "requests": safety.requests_identity(section.requests, self.recipe.seed),
                 "judge": judge_identity(section.judge, self.recipe),
-                "chosen": _writer_identity(section.chosen, self.recipe) if section.chosen else None,
+                "chosen": writer_identity(section.chosen, self.recipe) if section.chosen else None,
                 "max_new_tokens": section.max_new_tokens,
             }
         )
@@ -279,105 +258,6 @@ def expansion(job: Job) -> ControlLlm | LlamaPro | None:
     return None
 
 
-def source_identity(source: Source, recipe: Recipe) -> dict[str, Any]:
-    """What determines the text of a source, for a fingerprint."""
-    if source.miniworld:
-        generated = source.model_dump(include={"miniworld", "documents"})
-        topic = {"topic": source.topic} if source.topic else {}
-        return {**generated, **topic, "seed": recipe.seed, "version": VERSIONS["miniworld"]}
-    if source.requests:
-        asked = safety.requests_identity(source.requests, recipe.seed)
-        return {"requests": asked, "documents": source.documents}
-    if source.moderation:
-        asked = safety.requests_identity(source.moderation, recipe.seed)
-        return {"moderation": asked, "documents": source.documents}
-    if source.synthetic:
-        return {**synthetic_identity(source.synthetic, recipe), "documents": source.documents}
-    if source.generated:
-        return {**generated_identity(source.generated, recipe), "held": source.documents}
-    if source.prepared:
-        chosen = source.model_dump(include={"where", "documents"})
-        return {"preparation": preparation_fingerprint(source.prepared, recipe), **chosen}
-    return data.identity(source)
-
-
-def preparation_fingerprint(name: str, recipe: Recipe) -> str:
-    """Hash of all that determines a preparation: its settings, its texts, and the questions it avoids.
-
-    Raises:
-        RecipeError: the recipe has no such preparation.
-    """
-    if name not in recipe.prepare:
-        there = ", ".join(recipe.prepare) or "none"
-        raise RecipeError(f"prepared: no preparation {name} in prepare of {recipe.name}; there are: {there}")
-    section = recipe.prepare[name]
-    avoided = recipe.evaluate if section.decontaminate else None
-    return storage.digest(
-        {
-            "kind": "preparation",
-            "version": VERSIONS["preparation"],
-            "settings": section.model_dump(),
-            "sources": {
-                source: source_identity(recipe.data[source], recipe) for source in sorted(section.texts)
-            },
-            "battery": evaluation.battery_identity(avoided.battery) if avoided else None,
-            "seed": recipe.seed if avoided else None,
-        }
-    )
-
-
-def synthetic_identity(settings: Synthetic, recipe: Recipe) -> dict[str, Any]:
-    """What determines synthetic text: the snippets, the writer and all that is asked of it.
-
-    Raises:
-        RecipeError: the snippets or the writer are not in the recipe.
-    """
-    if settings.snippets not in recipe.data:
-        raise RecipeError(
-            f"synthetic.snippets: no source {settings.snippets} in data of {recipe.name}; name one"
-        )
-    return {
-        "kind": "synthetic",
-        "version": VERSIONS["synthetic"],
-        "settings": settings.model_dump(exclude={"snippets", "writer"}),
-        "snippets": source_identity(recipe.data[settings.snippets], recipe),
-        "writer": _writer_identity(settings.writer, recipe),
-        "seed": recipe.seed,
-    }
-
-
-def generated_identity(settings: Generated, recipe: Recipe) -> dict[str, Any]:
-    """What determines text that a model writes from nothing.
-
-    Raises:
-        RecipeError: the writer is not in the recipe.
-    """
-    return {
-        "kind": "generated",
-        "version": VERSIONS["generated"],
-        "settings": settings.model_dump(exclude={"writer"}),
-        "writer": _writer_identity(settings.writer, recipe),
-        "seed": recipe.seed,
-    }
-
-
-def _writer_identity(writer: Writer, recipe: Recipe) -> dict[str, Any]:
-    if writer.path:
-        return model_identity(Model(path=writer.path))
-    if writer.variant:
-        return {"variant": job_of(recipe, writer.variant, Store(Path())).fingerprint}
-    return {"endpoint": writer.endpoint, "model": writer.model}
-
-
-def judge_identity(judge: Judge, recipe: Recipe) -> dict[str, Any]:
-    """What determines the verdicts of a judge."""
-    model = model_identity(judge.model) if judge.model else None
-    if judge.variant:
-        model = {"variant": job_of(recipe, judge.variant, Store(Path())).fingerprint}
-    seed = recipe.seed if judge.kind == "miniworld" else None
-    return {**judge.model_dump(include={"kind", "taxonomy", "threshold"}), "model": model, "seed": seed}
-
-
 def jobs_by_name(recipe: Recipe, store: Store) -> dict[str, Job]:
     """One job per variant, by name, in the order in which they are made."""
     made: dict[str, Job] = {}
@@ -397,17 +277,3 @@ def job_of(recipe: Recipe, name: str, store: Store) -> Job:
     if name not in made:
         raise RecipeError(f"writer.variant: no variant {name}; {recipe.name} makes {', '.join(made)}")
     return made[name]
-
-
-def model_identity(model: Model) -> dict[str, Any]:
-    """What determines the weights of a model that is brought in: the pinned commit, or a folder's files."""
-    if model.hub:
-        return {"hub": model.hub, "revision": model.revision, "dtype": model.dtype}
-    assert model.path
-    folder = data.resolve(model.path)
-    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    return {
-        "dtype": model.dtype,
-        "files": {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in files},
-        "path": str(folder.resolve()),
-    }

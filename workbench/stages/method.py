@@ -18,7 +18,8 @@ from workbench.recipe.training import Continued
 from workbench.retention import control_llm, distill, ewc, freeze, l2sp, llama_pro, lora
 from workbench.stages import prepare
 from workbench.stages.blueprint import expanded
-from workbench.stages.job import VERSIONS, Job, expansion
+from workbench.stages.identity import VERSIONS
+from workbench.stages.job import Job, expansion
 from workbench.training import Anchor, Penalty
 
 STEP_0_TOKENS = (2, 32)  # on which an expanded model must give the logits of its base

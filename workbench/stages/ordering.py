@@ -15,7 +15,8 @@ from workbench.data import TokenFile
 from workbench.errors import RecipeError
 from workbench.evaluation import ordering
 from workbench.stages import prepare
-from workbench.stages.job import VERSIONS, Job
+from workbench.stages.identity import VERSIONS
+from workbench.stages.job import Job
 
 
 def training_tokens(job: Job, name: str, tokenizer_folder: Path) -> TokenFile:

@@ -16,7 +16,7 @@ from workbench.progress import console
 from workbench.recipe.inputs import Source
 from workbench.recipe.preparation import Labels, Preparation
 from workbench.recipe.schema import Recipe
-from workbench.stages.job import preparation_fingerprint
+from workbench.stages.identity import preparation_fingerprint
 from workbench.storage import Store
 
 Read = Callable[[Source], Iterator[str]]

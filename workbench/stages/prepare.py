@@ -16,7 +16,8 @@ from workbench.recipe.schema import Recipe
 from workbench.recipe.training import Sft
 from workbench.safety.guards import wildguard
 from workbench.stages import generated, synthetic
-from workbench.stages.job import VERSIONS, Job, source_identity
+from workbench.stages.identity import VERSIONS, source_identity
+from workbench.stages.job import Job
 from workbench.stages.preparation import make as make_preparation
 from workbench.storage import Store
 

@@ -21,7 +21,7 @@ from workbench.progress import console, progress
 from workbench.recipe.preparation import Synthetic
 from workbench.recipe.schema import Recipe
 from workbench.stages import writers
-from workbench.stages.job import synthetic_identity
+from workbench.stages.identity import synthetic_identity
 from workbench.stages.writers import Write
 from workbench.storage import Store
 

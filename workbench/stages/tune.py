@@ -15,7 +15,8 @@ from workbench.quantization.finished import Finished
 from workbench.recipe.quantization import ADAPTED
 from workbench.recipe.quantize import Quantize
 from workbench.retention import deviation
-from workbench.stages.job import VERSIONS, Job
+from workbench.stages.identity import VERSIONS
+from workbench.stages.job import Job
 from workbench.stages.method import Handed
 
 

@@ -17,7 +17,8 @@ from workbench.models.vocabulary import Renewal
 from workbench.recipe.methods import EmbeddingMethod
 from workbench.recipe.schema import Vocabulary
 from workbench.stages import prepare
-from workbench.stages.job import VERSIONS, Job, source_identity
+from workbench.stages.identity import VERSIONS, source_identity
+from workbench.stages.job import Job
 from workbench.stages.measure import measured
 from workbench.stages.result import StageResult
 

@@ -14,7 +14,7 @@ from workbench.recipe.inputs import Model, Source
 from workbench.recipe.preparation import Generated
 from workbench.recipe.schema import Evaluate, Recipe
 from workbench.stages import generated, prepare
-from workbench.stages.job import source_identity
+from workbench.stages.identity import source_identity
 from workbench.storage import Store
 
 

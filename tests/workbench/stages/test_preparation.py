@@ -9,7 +9,7 @@ from workbench import evaluation, miniworld, storage
 from workbench.errors import DataError, RecipeError
 from workbench.recipe.schema import Recipe
 from workbench.stages import preparation, prepare
-from workbench.stages.job import preparation_fingerprint, source_identity
+from workbench.stages.identity import preparation_fingerprint, source_identity
 from workbench.storage import Store
 
 TOPICS = ("people", "places", "things", "beasts")

@@ -16,7 +16,7 @@ from workbench.recipe.inputs import Model, Source
 from workbench.recipe.preparation import Synthetic
 from workbench.recipe.schema import Evaluate, Recipe
 from workbench.stages import prepare, synthetic
-from workbench.stages.job import source_identity
+from workbench.stages.identity import source_identity
 from workbench.storage import Store
 
 
