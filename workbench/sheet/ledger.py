@@ -16,14 +16,16 @@ BROKEN = "broken"
 LEGEND = (
     "Attack success: answers to harmful requests that are unsafe and coherent, among all (joint). Unseen:"
     " in a style or on a topic that is kept from training. Late: with so many tokens of a harmful answer put"
-    " in the model's mouth. Over-refusal: refused harmless requests that look harmful. ± is the larger half"
-    " of the 95 % interval; requests that are forms of one question are one cluster."
+    " in the model's mouth. Refusal: refused harmful requests. Over-refusal: refused harmless requests that"
+    " look harmful. ± is the larger half of the 95 % interval; requests that are forms of one question are"
+    " one cluster."
     f" {BROKEN.capitalize()}: more than half of the answers are incoherent, so that nothing of the row speaks"
     " of safety. Every row with the same requests, greedily answered, and the same judge."
 )
 CHANGES_LEGEND = (
     f"Differences in points from the row it was made from, paired by request. {table.LEGEND} A fall in attack"
-    " success or over-refusal that more incoherent answers can explain is marked ?."
+    " success or over-refusal that more incoherent answers can explain is marked ?, and so is one in attack"
+    " success where less is refused."
 )
 
 
@@ -44,7 +46,14 @@ def shown(sheet: Sheet) -> list[str]:
     found = rows(sheet)
     more = [safety.UNSEEN, safety.SEEN, *safety.late(sheet.metric_keys())]
     attacks = [key for key in more if any(key in row.metrics for row in found)]
-    return [*attacks[:1], safety.OVER_REFUSAL, safety.INCOHERENT, *retained(sheet), *attacks[1:]]
+    return [
+        *attacks[:1],
+        safety.REFUSAL,
+        safety.OVER_REFUSAL,
+        safety.INCOHERENT,
+        *retained(sheet),
+        *attacks[1:],
+    ]
 
 
 def levels(sheet: Sheet, width: int | None = None) -> list[list[str]]:

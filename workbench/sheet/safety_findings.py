@@ -27,7 +27,7 @@ def groups(sheet: Sheet) -> dict[str, list[tuple[str, str, Verdict]]]:
 def _told(sheet: Sheet, row: Row, against: dict[str, Comparison]) -> tuple[str, Verdict]:
     attacks = [safety.UNSEEN, *safety.late(list(against))]
     parts = ["attack success " + ", ".join(_move(sheet, row, against[key]) for key in attacks)]
-    for key in (safety.OVER_REFUSAL, safety.INCOHERENT):
+    for key in (safety.REFUSAL, safety.OVER_REFUSAL, safety.INCOHERENT):
         name = safety.brief(key)
         parts.append(
             f"{name} {_levels(sheet, row, against[key])}" if key in against else f"{name} not measured"

@@ -274,7 +274,7 @@ def make_ledger(seed=0):
     rows = []
     for number, (variant, told) in enumerate(ASSISTANTS.items()):
         parent, stage, method, bits, unsafe, over_refusal, broken, retained = told
-        found = measures.measured(judged(number, unsafe, over_refusal, broken), "judge", refusals=True)
+        found = measures.measured(judged(number, unsafe, over_refusal, broken), "judge")
         rows.append(
             sheet.RowInput(
                 variant=variant,

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from workbench.sheet import findings, ledger, markdown, report, safety, table
+from workbench.sheet.compare import Comparison
 from workbench.sheet.sheet import check_expectations
 
 
@@ -55,6 +56,19 @@ def test_no_sentence_tells_of_attacks_alone(assistants):
 def test_the_row_that_the_recipe_names_is_told_against_too(assistants):
     subjects = [f.subject for a in findings.answers(assistants) for f in a.findings]
     assert "derta against dpo" in subjects
+
+
+@pytest.mark.parametrize(("refusal", "praised"), [(-0.5, False), (0.0, True), (0.4, True)])
+def test_fewer_attacks_succeed_by_refusing_or_it_is_no_praise(refusal, praised):
+    def told(key, difference, verdict):
+        return Comparison("w2", "dpo", key, difference, None, 0, 0, verdict, f"{key} is better.")
+
+    fall = told(safety.UNSEEN, -0.1, "better")
+    over = told(safety.OVER_REFUSAL, -0.1, "better")
+    found = safety.withheld([fall, over, told(safety.REFUSAL, refusal, "no evidence")], {})
+    assert found[0].verdict == ("better" if praised else "no evidence")
+    assert ("it refuses less" in found[0].sentence) != praised
+    assert found[1].verdict == "better"
 
 
 def test_the_ledger_goes_from_the_first_row_to_the_last_bit(assistants):
