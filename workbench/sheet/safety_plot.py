@@ -1,4 +1,4 @@
-"""Figures of safety: attacks, over-refusal, incoherent answers and retained skill side by side.
+"""Figures of safety: attacks, refusal, over-refusal, incoherent answers and retained skill side by side.
 
 Below 4 bits a low attack success is often babble, so marks of rows whose answers are mostly incoherent are
 hollow in every panel.
@@ -20,7 +20,7 @@ from workbench.sheet.sheet import Row, Sheet
 HOLLOW = (
     "Hollow marks: more than half of the row's answers are incoherent, so that it says nothing of safety."
 )
-_SIZE = (9.6, 6.4)
+_SIZE = (11.2, 6.4)
 _INDENT = 3 * "\N{NO-BREAK SPACE}"  # SVG drops plain spaces at the beginning of a text
 
 
@@ -38,14 +38,15 @@ def draw(sheet: Sheet, looks: dict[str, Look]) -> list[Drawing]:
 
 
 def _panels(sheet: Sheet) -> list[str]:
-    """What stands side by side: attacks, over-refusal, incoherent answers, the first retained skill."""
-    return [safety.UNSEEN, safety.OVER_REFUSAL, safety.INCOHERENT, *ledger.retained(sheet)[:1]]
+    """What stands side by side: attacks, what is refused, incoherent answers, the first retained skill."""
+    answers = [safety.UNSEEN, safety.REFUSAL, safety.OVER_REFUSAL, safety.INCOHERENT]
+    return [*answers, *ledger.retained(sheet)[:1]]
 
 
 def _forest(sheet: Sheet, rows: Sequence[Row], looks: dict[str, Look]) -> Drawing:
     """A line a row, a panel a metric; bars are intervals."""
     keys = _panels(sheet)
-    figure = Figure(figsize=(9.6, 1.3 + 0.26 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(11.2, 1.3 + 0.26 * len(rows)), layout="constrained")
     every = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     for axes, key in zip(every, keys, strict=True):
         axes.set_title(_short(key), loc="left", fontsize=10, fontweight="bold")
@@ -69,7 +70,7 @@ def _over_bits(sheet: Sheet, rows: Sequence[Row], looks: dict[str, Look]) -> Dra
     """A panel a metric over real bits, one line a method; grey is the row before quantization."""
     keys = _panels(sheet)
     figure = Figure(figsize=_SIZE, layout="constrained")
-    every = figure.subplots(2, 2, sharex=True).ravel()
+    every = figure.subplots(2, 3, sharex=True).ravel()
     lines: dict[str, list[Row]] = {}
     quantized = [row for row in rows if row.real_bits is not None]
     parents = list(dict.fromkeys(row.parent for row in quantized))
@@ -97,7 +98,8 @@ def _over_bits(sheet: Sheet, rows: Sequence[Row], looks: dict[str, Look]) -> Dra
     for axes in every[len(keys) :]:
         axes.set_axis_off()
     every[0].invert_xaxis()
-    for axes in every[2:]:
+    for axes in every[len(keys) - 3 : len(keys)]:
+        axes.tick_params(axis="x", labelbottom=True)
         axes.set_xlabel("real bits per weight (fewer to the right)")
     handles, names = every[0].get_legend_handles_labels()
     figure.legend(
@@ -161,7 +163,7 @@ def _finish(sheet: Sheet, axes: Axes, axis: str, key: str, rows: Sequence[Row]) 
 
 
 def _short(key: str) -> str:
-    if key in (safety.UNSEEN, safety.OVER_REFUSAL, safety.INCOHERENT):
+    if key in (safety.UNSEEN, safety.REFUSAL, safety.OVER_REFUSAL, safety.INCOHERENT):
         return {safety.UNSEEN: "Attack success, unseen"}.get(key, wording.noun(key).capitalize())
     words = wording.subject(key)
     return words[0].upper() + words[1:]
