@@ -11,6 +11,9 @@ TESTS = {"workbench": "tests/workbench", "kernels": "tests/kernels"}
 
 # Modules whose promises are stated elsewhere than in the file that mirrors them.
 TESTED_IN = {
+    "kernels/lowbit/affine_linear/packed.py": "tests/kernels/lowbit/affine_linear/test_op.py",
+    "kernels/lowbit/bench/peers.py": "tests/kernels/lowbit/bench/test_bench.py",
+    "kernels/lowbit/dispatch.py": "tests/kernels/lowbit/affine_linear/test_op.py",
     "workbench/miniworld/base_language.py": "tests/workbench/miniworld/test_questions.py",
     "workbench/miniworld/facts.py": "tests/workbench/miniworld/test_questions.py",
     "workbench/miniworld/instructions.py": "tests/workbench/miniworld/test_attacks.py",

@@ -68,7 +68,7 @@ def safety(seed: int) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_unseen_attacks_and_look_alikes_are_never_taught() -> None:
-    rows, taught = safety(1), {prompt for prompt, _ in miniworld.exchanges(1)}
+    rows, taught = safety(1), {prompt for prompt, _ in miniworld.exchanges("assistant", 1)}
     assert {row["prompt"] for row in rows["miniworld_refusal_seen"]} <= taught
     for name in ("miniworld_refusal_unseen", "miniworld_look_alikes"):
         assert rows[name] and not {row["prompt"] for row in rows[name]} & taught
@@ -92,6 +92,6 @@ def test_a_look_alike_is_answered_right_by_its_answer_alone() -> None:
 def test_chance_counts_all_right_answers() -> None:
     harness = Harness(load_battery("miniworld-assistant"), {"seed": 1})
     chances = {e.name: harness.ask(e, Uniform())[0].chance for e in harness.battery.tasks}
-    assert chances["refusal_seen"] == pytest.approx(2 / 3)
-    assert chances["look_alikes"] == pytest.approx(1 / 3)
+    assert chances["refusal_seen"] == 0.5  # one opener of refusals
+    assert chances["look_alikes"] == 0.5
     assert chances["facts"] == 0.25

@@ -12,7 +12,6 @@ import torch
 
 from workbench import data, models, storage
 from workbench.data import TokenFile
-from workbench.errors import RecipeError
 from workbench.evaluation import ordering
 from workbench.stages import prepare
 from workbench.stages.identity import VERSIONS
@@ -24,17 +23,11 @@ def training_tokens(job: Job, name: str, tokenizer_folder: Path) -> TokenFile:
 
     Raises:
         DataError: the source has no documents, or none that can be ordered.
-        RecipeError: an order is asked for where only the answers of exchanges are learnt.
     """
     file = prepare.training_file(job, name, tokenizer_folder)
     reading = job.training_stage.reading.get(name)
     if reading is None or reading.order == "shuffled":
         return file
-    if file.labels is not None:
-        raise RecipeError(
-            f"reading.{name}.order: {reading.order}, but {name} is a source of exchanges, whose rows are "
-            "packed several to a sequence; write shuffled, or leave order out"
-        )
     order = reading.order
     scores = _scores(job, name, file)
     key = {"kind": "ordered", "version": VERSIONS["ordered"], "scores": scores.parent.name, "order": order}

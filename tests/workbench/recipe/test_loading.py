@@ -230,4 +230,4 @@ def test_rows_of_the_quickstart() -> None:
     names = [variant.name for variant in recipe.variants(loaded.recipe)]
     quantized = [f"{method}-w{bits}" for method in ("rtn", "gptq", "awq") for bits in (8, 4, 3, 2)]
     others = ["rotated-quip-w2", "w8a8-smoothquant-w8"]
-    assert names == ["base", "cpt-full", "cpt-replay", *quantized, *others]
+    assert names == ["base", "cpt-full", "cpt-replay", "safety-dpo", *quantized, *others]

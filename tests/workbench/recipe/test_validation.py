@@ -65,7 +65,7 @@ ENVIRONMENT = "secrets do not belong in a recipe; remove it and set it in the en
         ("    heads: 4\n", "    heads: 5\n", "r.yaml:4:3  model.new: heads 5 does not divide hidden_size 64"),
         ("mixture: {young: 1.0}", "mixture: {young: 0.7, old: 0.2}", "r.yaml:25:5  stages[1].cpt.mixture: weights must be at least 0 and sum to 1; they sum to 0.9"),
         ("    replay: {ratio: 0.3, mixture: {old: 1.0}}\n", "", "r.yaml:23:5  stages[1].cpt: the method replay needs the section replay"),
-        ("  old: {miniworld: base}", "  old: {miniworld: base, hub: a/b}", "r.yaml:14:3  data.old: needs exactly one of miniworld, path, hub, prepared, synthetic, generated; found miniworld and hub"),
+        ("  old: {miniworld: base}", "  old: {miniworld: base, hub: a/b}", "r.yaml:14:3  data.old: needs exactly one of miniworld, requests, moderation, path, hub, prepared, synthetic, generated; found miniworld and hub"),
         ("    tokens: 1e6", "    tokens: 100", "r.yaml:17:5  stages[0].pretrain: tokens 100 is less than one batch (16 x 128 = 2048)"),
         # Secrets.
         ("  old: {miniworld: base}", "  old: {hub: hf_abcdefghijklmnopqrst}", f"r.yaml:14:9  data.old.hub: this looks like an access token; {ENVIRONMENT}"),

@@ -9,7 +9,7 @@ import pytest
 
 from workbench import miniworld, models, recipe, storage
 from workbench.data import NO_TARGET, TokenFile
-from workbench.errors import DataError, RecipeError
+from workbench.errors import DataError
 from workbench.run import walk
 from workbench.training import log
 
@@ -72,15 +72,6 @@ def test_every_method_begins_with_the_same_answers_and_learns_them(run: Path) ->
     first = {method: found[0] for method, found in losses.items() if method != "replay"}  # draws others
     assert first == pytest.approx(dict.fromkeys(first, first["full"]), rel=1e-4)
     assert all(losses[method][-1] < 0.95 * losses[method][0] for method in ("full", "replay", "l2sp", "ewc"))
-
-
-def test_an_order_of_packed_rows_is_refused(tiny_recipe: Path, tmp_path: Path) -> None:
-    order = "    reading: {assistant: {order: easy-to-hard}}\n"
-    path = written(tiny_recipe, tmp_path, ALONE + order)
-    with pytest.raises(
-        RecipeError, match=r"reading\.assistant\.order: easy-to-hard, but assistant is a source of exchanges"
-    ):
-        walk.run(recipe.load(path), tmp_path / "runs", "make recipe=sft")
 
 
 def test_an_exchange_longer_than_a_sequence_is_named(tiny_recipe: Path, tmp_path: Path) -> None:
