@@ -59,7 +59,8 @@ def shown(sheet: Sheet) -> list[str]:
 def levels(sheet: Sheet, width: int | None = None) -> list[list[str]]:
     """Scores of every row, as columns of texts.
 
-    Where it would be wider than `width`, spreads are left out, then seen requests and late attacks.
+    Where it would be wider than `width`, spreads are left out, then seen requests and late attacks, then bits,
+    which the sheet has as well.
     """
     keys = shown(sheet)
     made = _levels(sheet, keys, spread=True)
@@ -67,6 +68,8 @@ def levels(sheet: Sheet, width: int | None = None) -> list[list[str]]:
         made = _levels(sheet, keys, spread=False)
     if width is not None and _width(made) > width:
         made = _levels(sheet, _main(keys), spread=False)
+    if width is not None and _width(made) > width:
+        made = [column for column in made if column[0] != "bits"]
     return made
 
 
