@@ -59,8 +59,8 @@ def shown(sheet: Sheet) -> list[str]:
 def levels(sheet: Sheet, width: int | None = None) -> list[list[str]]:
     """Scores of every row, as columns of texts.
 
-    Where it would be wider than `width`, spreads are left out, then seen requests and late attacks, then bits,
-    which the sheet has as well.
+    Where it would be wider than `width`, spreads are left out, then seen requests and late attacks, then
+    bits, which the sheet has as well.
     """
     keys = shown(sheet)
     made = _levels(sheet, keys, spread=True)
