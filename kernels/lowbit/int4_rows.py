@@ -15,9 +15,8 @@ from torch import Tensor
 
 GROUPS = (256, 128, 64, 32)  # columns that may share a scale in the kernel
 ROWS_MULTIPLE = 64  # outputs that it takes at a time
-# Rows of x, with and without bfloat16 in hardware. By one row, rows of bytes are faster without it; by more
-# than the most, decoded weights are.
-ROWS = {True: range(1, 5), False: range(2, 65)}
+# Rows of x, with and without bfloat16 in hardware; by more than the most, decoded weights are faster.
+ROWS = {True: range(1, 5), False: range(1, 65)}
 
 
 def fits(out_features: int, group_size: int) -> bool:
