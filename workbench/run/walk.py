@@ -17,7 +17,6 @@ from workbench.errors import RunError
 from workbench.progress import console
 from workbench.recipe import Loaded
 from workbench.recipe.quantization import TUNED
-from workbench.recipe.safety import PAIRWISE
 from workbench.recipe.schema import Recipe
 from workbench.recipe.training import TrainingStage
 from workbench.run import forecast, record, rows
@@ -34,7 +33,7 @@ BUILDERS: dict[str, Callable[[Job, Path], None]] = {
     "pretrain": train.build,
     "cpt": train.build,
     "sft": train.build,
-    "safety": lambda job, out: (preference if job.variant.method in PAIRWISE else train).build(job, out),
+    "safety": preference.build,
     "guard": guard.build,
     "vocabulary": vocabulary.build,
     "merge": merge.merge,

@@ -18,18 +18,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import models, storage, training
 from workbench.errors import DataError, WorkbenchError
-from workbench.recipe.safety import PATCHING, Safety
+from workbench.recipe.safety import PAIRWISE, PATCHING, Safety
 from workbench.recipe.schema import Recipe
 from workbench.retention import lora
 from workbench.safety import pairs
 from workbench.safety.course import Course, Outcome
 from workbench.safety.pairs import Pair
-from workbench.stages import curriculum, prepare, triplets
+from workbench.stages import curriculum, prepare, train, triplets
 from workbench.stages.blueprint import routing
 from workbench.stages.job import Job
 from workbench.stages.measure import measured
 from workbench.stages.result import StageResult
-from workbench.stages.train import stage_of
 
 PROGRAM, REQUEST = ("-m", "workbench.stages.preference"), "request.json"
 PAIRS = "pairs"  # the folder of what is trained on; gone with the checkpoints when there is a model
@@ -42,6 +41,8 @@ def build(job: Job, out: Path) -> None:
     Raises:
         DataError: an exchange that cannot be told, or a source whose prompts leave no room for an answer.
     """
+    if job.variant.method not in PAIRWISE:
+        return train.build(job, out)
     stage = job.variant.stage
     assert isinstance(stage, Safety) and job.parent
     tokenizer = job.parent.model_folder
@@ -96,7 +97,7 @@ def _write_pairs(
 def execute(request: dict[str, Any]) -> None:
     """Train and save, on every process alike; process 0 writes."""
     recipe = Recipe.model_validate(request["recipe"])
-    stage, section = stage_of(recipe, request), recipe.stages[request["stage"]]
+    stage, section = train.stage_of(recipe, request), recipe.stages[request["stage"]]
     assert isinstance(section, Safety)
     out = Path(request["out"])
     tokenizer = models.load_tokenizer(Path(request["start"]))
