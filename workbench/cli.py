@@ -37,8 +37,10 @@ err = Console(stderr=True)
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and leave with its exit code."""
-    # Threads that spin while they wait slow each other down where a core is shared; torch reads it at import.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A thread that sleeps at once is woken late, and makes two threads slower than one on a small model; one
+    # that spins for long, as is the default, takes the core of others. Read when torch is imported.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:

@@ -48,10 +48,11 @@ def forward(x: Tensor, packed: Tensor, grid: Tensor, shift: Tensor) -> Tensor:
         x: bfloat16, contiguous, columns in the order of the groups.
         packed: what `int4_rows` made, like grid.
         grid: [K / h, N, 2].
-        shift: [G, N], float32, or [0] where it is zero.
+        shift: [G, N or more], float32, or [0, 0] where it is zero.
     """
-    y: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, x.shape[1] // len(grid), grid)
-    if len(shift):
+    h, n = x.shape[1] // grid.shape[0], grid.shape[1]
+    y: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, h, grid)
+    if shift.numel():
         sums = x.unflatten(1, (len(shift), -1)).sum(2, dtype=torch.float32)
-        y = y.float().addmm_(sums, shift).to(x.dtype)
+        y = y.float().addmm_(sums, shift[:, :n]).to(x.dtype)
     return y

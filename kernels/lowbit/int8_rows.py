@@ -62,14 +62,14 @@ def forward(x: Tensor, prepacked: Sequence[Tensor], hardware: bool) -> Tensor:
         hardware: whether the processor multiplies bfloat16 itself, so that dense products are fast.
     """
     weight = Int8Rows(*prepacked)
-    if len(x) > MOST_ROWS[hardware]:
+    if x.shape[0] > MOST_ROWS[hardware]:
         y: Tensor = x.new_empty(len(x), len(weight.values))
         dense = x if hardware else x.float()
         for outputs, decoded in _decoded(weight):
             y[:, outputs] = (dense @ decoded.to(dense.dtype).T).to(x.dtype)
         return y
     y = torch.ops.aten._weight_int8pack_mm(x, weight.values, weight.step)
-    if len(weight.shift):
+    if weight.shift.numel():
         y = y.float().addr_(x.sum(1, dtype=torch.float32), weight.shift).to(x.dtype)
     return y
 

@@ -61,6 +61,7 @@ class CodebookProduct:
         table: [16], float32.
         tau: [N, G], float32, or None.
         prepacked: the same weights as the device wants them.
+        dtype: of x.
     """
 
     codes: Tensor
@@ -68,19 +69,23 @@ class CodebookProduct:
     table: Tensor
     tau: Tensor | None
     prepacked: list[Tensor]
+    dtype: torch.dtype
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], shape: tuple[int, int], layout: Layout) -> CodebookProduct:
-        """Of the tensors of a `CodebookWeight` [N, K], whose blocks and words are all of one row."""
+    def of(
+        cls, tensors: Mapping[str, Tensor], shape: tuple[int, int], layout: Layout, dtype: torch.dtype
+    ) -> CodebookProduct:
+        """Of a `CodebookWeight` [N, K], whose blocks and words are all of one row, for inputs of a dtype."""
         codes = tensors["codes"].view(shape[0], -1)
         absmax = BlockValues.from_tensors(tensors, "absmax").decode().view(shape[0], -1)
         tau = BlockValues.from_tensors(tensors, "tau").decode().view_as(absmax) if "tau" in tensors else None
         table = levels_of("nf4" if layout["table"] == "nf4" else "fp4").to(codes.device)
-        return cls(codes, absmax, table, tau, codebook.prepack(codes, absmax, table, shape[1]))
+        prepacked = codebook.prepack(codes, absmax, table, shape[1], dtype)
+        return cls(codes, absmax, table, tau, prepacked, dtype)
 
     def serves(self, dtype: torch.dtype) -> bool:
         """Whether it multiplies inputs of this dtype."""
-        return dtype in codebook.DTYPES
+        return dtype == self.dtype
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compute y [..., N] of x [..., K]."""
@@ -122,7 +127,7 @@ def product(
         if layout["format"] == "affine" and dtype in affine.DTYPES:
             return AffineProduct.of(tensors, shape[1], int(layout["bits"]), dtype)
         if layout["format"] == "codebook" and dtype in codebook.DTYPES and _in_rows(layout, shape[1]):
-            return CodebookProduct.of(tensors, shape, layout)
+            return CodebookProduct.of(tensors, shape, layout, dtype)
         return DenseProduct(from_layout(layout, tensors, shape).dequantize().to(dtype))
 
 

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from lowbit import byte_rows, int4_rows, int8_rows
+from lowbit import byte_rows, dense_rows, int4_rows, int8_rows
 from lowbit.affine_linear.layout import implied_zero_point, unpack
 from lowbit.affine_linear.reference import dequantize
 
 CHUNK_WEIGHTS = 2**20  # decoded at a time
+# Of a matrix that is kept decoded: it stays in the cache, and finer calls would take longer than the product.
+SMALL = 2**18
 BYTE_ROWS = len(byte_rows.ByteRows._fields)  # tensors of a layout, which tell it from the others
 INT8_ROWS = len(int8_rows.Int8Rows._fields)
 
@@ -46,7 +48,7 @@ def prepack(
         float32, if it is small; none where groups differ in size.
     """
     out_features, groups = scale.shape
-    if out_features * in_features <= byte_rows.SMALL:
+    if out_features * in_features <= SMALL:
         decoded = _decoded(codes, scale, zero_point, g_idx, bits, in_features)
         return [torch.cat([weight for _, weight in decoded])]
     if g_idx is not None and not equal_groups(g_idx, groups):
@@ -65,7 +67,7 @@ def prepack(
         step = step.bfloat16().float()  # the same weights for every number of rows
         # at 1 bit the middle lies between the codes: -1 and 1 in half steps
         nibbles = list(int4_rows.int4_rows(*((2 * signed - 1, step / 2) if bits == 1 else (signed, step))))
-    return [*byte_rows.byte_rows([(values, 1.0, -middle)], step, shift, columns), *nibbles]
+    return [*byte_rows.byte_rows(values, -middle, step, shift, columns), *nibbles]
 
 
 def forward(
@@ -78,16 +80,16 @@ def forward(
     prepacked: Sequence[Tensor],
 ) -> Tensor:
     """Compute y [M, out] of x [M, in], in float32 inside; the other arguments are as in `prepack`."""
-    if len(prepacked) == INT8_ROWS:
-        if x.dtype == torch.bfloat16:
-            return int8_rows.forward(x, prepacked, byte_rows.hardware())
-    elif prepacked:
-        rows, nibbles = prepacked[:BYTE_ROWS], prepacked[BYTE_ROWS:]
-        if nibbles and x.dtype == torch.bfloat16 and len(x) in int4_rows.ROWS[byte_rows.hardware()]:
-            weight = byte_rows.ByteRows(*rows)
-            factor = x[:, weight.columns] if len(weight.columns) else x
-            return int4_rows.forward(factor, nibbles[0], nibbles[1], weight.shift[:, : len(scale)])
-        return byte_rows.forward(x, rows, len(scale))
+    layout, bfloat16 = len(prepacked), x.dtype == torch.bfloat16
+    if layout == 1:
+        return dense_rows.forward(x, prepacked[0])
+    if layout == INT8_ROWS and bfloat16:
+        return int8_rows.forward(x, prepacked, dense_rows.hardware())
+    if layout > BYTE_ROWS and bfloat16 and x.shape[0] in int4_rows.ROWS[dense_rows.hardware()]:
+        _, _, shift, columns, packed, grid = prepacked
+        return int4_rows.forward(x[:, columns] if columns.numel() else x, packed, grid, shift)
+    if layout >= BYTE_ROWS:
+        return byte_rows.forward(x, prepacked[:BYTE_ROWS], scale.shape[0])
     y = torch.empty(len(x), len(scale), dtype=x.dtype)
     factor = x.float()
     for outputs, decoded in _decoded(codes, scale, zero_point, g_idx, bits, x.shape[1]):
@@ -108,6 +110,8 @@ def backward(
     """Compute dx [M, in] = dy W of dy [M, out], summed in float32."""
     if len(prepacked) == INT8_ROWS:
         return int8_rows.backward(dy, prepacked)
+    if len(prepacked) == 1:
+        return dense_rows.backward(dy, prepacked[0])
     if prepacked:
         return byte_rows.backward(dy, prepacked[:BYTE_ROWS], in_features)
     dx = torch.zeros(len(dy), in_features)

@@ -101,7 +101,7 @@ def ours_codebook(weight: Quantized) -> Product | None:
     if weight.table is None:
         return None
     stored = (weight.words.clone(), weight.scale.clone(), weight.table)
-    prepacked = codebook.prepack(*stored, weight.codes.shape[1])
+    prepacked = codebook.prepack(*stored, weight.codes.shape[1], torch.bfloat16)
     return lambda x: codebook.codebook_linear(x, *stored, prepacked)
 
 

@@ -1,7 +1,6 @@
-"""The product on a CPU: weights laid out as rows of bytes where the caller keeps them so, else decoded.
+"""The product on a CPU: weights decoded once where the caller keeps them so, else a chunk at a time.
 
-Two bytes say the level of a weight, as a number of 16 bits between the least and the greatest level: 2^-17
-of that distance off at most, far less than a weight in bfloat16 is.
+A CPU has no instruction that looks 4 bits up in 16 floats: decoded weights are read in less time.
 """
 
 from __future__ import annotations
@@ -12,40 +11,35 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from lowbit import byte_rows
-from lowbit.affine_linear.layout import unpack
-from lowbit.codebook_linear.reference import BITS, dequantize_packed
+from lowbit import dense_rows
+from lowbit.codebook_linear.reference import dequantize_packed
 
 CHUNK_WEIGHTS = 2**20  # decoded at a time
 
 
-def prepack(codes: Tensor, scale: Tensor, table: Tensor, in_features: int) -> list[Tensor]:
-    """Lay weights out as rows of bytes, in about 18 bits a weight.
+def prepack(
+    codes: Tensor, scale: Tensor, table: Tensor, in_features: int, dtype: torch.dtype
+) -> list[Tensor]:
+    """Decode weights.
 
     Args:
         codes: as in `op.codebook_linear`, like the rest.
         scale: [out, groups].
         table: [16].
         in_features: input columns.
+        dtype: of x.
 
     Returns:
-        The tensors of `ByteRows`, or W alone, float32, if it is small.
+        W alone, [out, in], in bfloat16 for x in bfloat16, else in float32.
     """
-    if len(scale) * in_features <= byte_rows.SMALL:
-        return [torch.cat([weight for _, weight in _decoded(codes, scale, table, in_features)])]
-    least, greatest = float(table.min()), float(table.max())
-    unit = (greatest - least) / 65535
-    levels = ((table.double() - least) / (unit or 1.0)).round().int()
-    index = unpack(codes, BITS, in_features).int()
-    high, low = ((levels >> 8).to(torch.uint8)[index], (levels & 255).to(torch.uint8)[index])
-    fields = [(high, 256 * unit, least), (low, unit, 0.0)]
-    return list(byte_rows.byte_rows(fields, scale.float(), None, None))
+    kept = dtype if dtype == torch.bfloat16 else torch.float32
+    return [torch.cat([weight.to(kept) for _, weight in _decoded(codes, scale, table, in_features)])]
 
 
 def forward(x: Tensor, codes: Tensor, scale: Tensor, table: Tensor, prepacked: Sequence[Tensor]) -> Tensor:
-    """Compute y [M, out] of x [M, in], in float32 inside; the other arguments are as in `prepack`."""
+    """Compute y [M, out] of x [M, in], summed in float32; the other arguments are as in `prepack`."""
     if prepacked:
-        return byte_rows.forward(x, prepacked, len(scale))
+        return dense_rows.forward(x, prepacked[0])
     y = torch.empty(len(x), len(scale), dtype=x.dtype)
     factor = x.float()
     for rows, weight in _decoded(codes, scale, table, x.shape[1]):
@@ -58,7 +52,7 @@ def backward(
 ) -> Tensor:
     """Compute dx [M, in] = dy W of dy [M, out], summed in float32."""
     if prepacked:
-        return byte_rows.backward(dy, prepacked, in_features)
+        return dense_rows.backward(dy, prepacked[0])
     dx = torch.zeros(len(dy), in_features)
     factor = dy.float()
     for rows, weight in _decoded(codes, scale, table, in_features):

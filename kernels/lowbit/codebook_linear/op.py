@@ -31,8 +31,7 @@ def codebook_linear(
         codes: [out, 4 * ceil(in / 32)], int32, packed along the input.
         scale: [out, groups], a float dtype; a group is in / groups neighbouring columns.
         table: [16], the levels, float32.
-        prepacked: what `prepack` made of these weights; without it the product is slower. With it, levels
-            are 2^-17 of the width of the table off at most.
+        prepacked: what `prepack` made of these weights; without it the product is slower.
 
     Returns:
         y [..., out], dtype of x.
@@ -46,7 +45,9 @@ def codebook_linear(
     return product
 
 
-def prepack(codes: Tensor, scale: Tensor, table: Tensor, in_features: int) -> list[Tensor]:
+def prepack(
+    codes: Tensor, scale: Tensor, table: Tensor, in_features: int, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
     """Lay weights out for the device they are on; for the caller to keep beside the weights.
 
     Args:
@@ -54,21 +55,25 @@ def prepack(codes: Tensor, scale: Tensor, table: Tensor, in_features: int) -> li
         scale: [out, groups].
         table: [16].
         in_features: input columns.
+        dtype: of x; others are multiplied too, but slower.
 
     Returns:
-        Tensors for `prepacked`; none on a GPU, which takes weights as they are.
+        Tensors for `prepacked`: on a CPU the decoded weight, in 16 bits for x in bfloat16, else in 32; none
+        on a GPU, which takes weights as they are.
 
     Raises:
         ValueError: tensors that are not such weights.
     """
     _check(in_features, codes, scale, table)
-    return cpu.prepack(codes, scale, table, in_features) if codes.device.type == "cpu" else []
+    return cpu.prepack(codes, scale, table, in_features, dtype) if codes.device.type == "cpu" else []
 
 
 def _forward_cpu(
     x: Tensor, codes: Tensor, scale: Tensor, table: Tensor, prepacked: Sequence[Tensor]
 ) -> Tensor:
-    _check_input(x, codes, scale, table)
+    _check_input(x, codes, scale, table, prepacked)
+    if x.dim() == 2:  # views take as long as a tenth of a small product
+        return cpu.forward(x, codes, scale, table, prepacked)
     y = cpu.forward(x.view(-1, x.shape[-1]), codes, scale, table, prepacked)
     return y.view(*x.shape[:-1], len(scale))
 
@@ -84,7 +89,7 @@ def _forward_cuda(
 ) -> Tensor:
     from lowbit.codebook_linear import kernel  # Triton is needed, and installed, only where a GPU is
 
-    _check_input(x, codes, scale, table)
+    _check_input(x, codes, scale, table, prepacked)
     y: Tensor = kernel.forward(x.view(-1, x.shape[-1]), codes, scale, table)
     return y.view(*x.shape[:-1], len(scale))
 
@@ -93,7 +98,7 @@ def _forward_cuda(
 def _forward_fake(
     x: Tensor, codes: Tensor, scale: Tensor, table: Tensor, prepacked: Sequence[Tensor]
 ) -> Tensor:
-    _check_input(x, codes, scale, table)
+    _check_input(x, codes, scale, table, prepacked)
     return x.new_empty(*x.shape[:-1], scale.shape[0])
 
 
@@ -138,14 +143,15 @@ def _gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | list[None] | None, ...]:
 _forward.register_autograd(_gradient, setup_context=_keep)
 
 
-def _check_input(x: Tensor, codes: Tensor, scale: Tensor, table: Tensor) -> None:
+def _check_input(x: Tensor, codes: Tensor, scale: Tensor, table: Tensor, prepacked: Sequence[Tensor]) -> None:
     if x.dtype not in DTYPES:
         raise ValueError(f"codebook_linear supports x in float32, float16 and bfloat16; found {x.dtype}")
     if not x.is_contiguous():
         raise ValueError("codebook_linear supports contiguous x only; give it x.contiguous()")
     if x.device != codes.device:
         raise ValueError(f"codebook_linear needs all on one device; x is on {x.device}, codes {codes.device}")
-    _check(x.shape[-1], codes, scale, table)
+    if not prepacked or num_words(x.shape[-1], BITS) != codes.shape[1]:  # `prepack` has seen the weights
+        _check(x.shape[-1], codes, scale, table)
 
 
 def _check(in_features: int, codes: Tensor, scale: Tensor, table: Tensor) -> None:

@@ -7,23 +7,19 @@ import torch
 from lowbit.byte_rows import BLOCK, ByteRows, backward, byte_rows, forward
 
 
-@pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("groups", [1, 4, 12])
 @pytest.mark.parametrize("shifted", [True, False])
 @pytest.mark.parametrize("scattered", [True, False])
 @pytest.mark.parametrize("out_features", [1, BLOCK, 2 * BLOCK + 5])
-def test_product_with_the_formula(
-    parts: int, groups: int, shifted: bool, scattered: bool, out_features: int
-) -> None:
-    k = 48
-    codes = [torch.randint(256, (out_features, k), dtype=torch.uint8) for _ in range(parts)]
-    fields = [(u, 1.0 + 100 * p, -128.0 * p) for p, u in enumerate(codes)]
+def test_product_with_the_formula(groups: int, shifted: bool, scattered: bool, out_features: int) -> None:
+    k, bias = 48, -128.0
+    codes = torch.randint(256, (out_features, k), dtype=torch.uint8)
     step = torch.rand(out_features, groups)
     shift = torch.randn(out_features, groups) if shifted else None
     columns = torch.randperm(k) if scattered else None
-    weight = byte_rows(fields, step, shift, columns)
+    weight = byte_rows(codes, bias, step, shift, columns)
 
-    ordered = sum(c * u.double() + d for u, c, d in fields) * step.repeat_interleave(k // groups, 1)
+    ordered = (codes.double() + bias) * step.repeat_interleave(k // groups, 1)
     if shift is not None:
         ordered = ordered + shift.repeat_interleave(k // groups, 1)
     dense = torch.empty_like(ordered)
@@ -39,7 +35,7 @@ def test_product_with_the_formula(
 
 def test_many_rows_and_columns_take_several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     codes = torch.randint(256, (5 * BLOCK, 64), dtype=torch.uint8)
-    weight = byte_rows([(codes, 1.0, 0.0)], torch.rand(5 * BLOCK, 2), None, None)
+    weight = byte_rows(codes, 0.0, torch.rand(5 * BLOCK, 2), None, None)
     x = torch.randn(3, 64)
     whole = forward(x, weight, 5 * BLOCK)
     monkeypatch.setattr("lowbit.byte_rows.INDICES", 2 * 3 * 64)  # two blocks a call, and one is left
@@ -48,7 +44,7 @@ def test_many_rows_and_columns_take_several_calls(monkeypatch: pytest.MonkeyPatc
 
 def test_sums_of_groups_in_pieces_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     codes = torch.randint(256, (5 * BLOCK, 64), dtype=torch.uint8)
-    weight = byte_rows([(codes, 1.0, 0.0)], torch.rand(5 * BLOCK, 2), None, None)
+    weight = byte_rows(codes, 0.0, torch.rand(5 * BLOCK, 2), None, None)
     x = torch.randn(3, 64)
     monkeypatch.setattr("lowbit.byte_rows.SERIAL", 2 * 2 * 3 * BLOCK)  # two blocks a piece, and one is left
     pieces = forward(x, weight, 5 * BLOCK)
@@ -58,6 +54,6 @@ def test_sums_of_groups_in_pieces_are_those_of_the_whole(monkeypatch: pytest.Mon
 
 def test_bytes_a_weight() -> None:
     codes = torch.zeros(10 * BLOCK, 256, dtype=torch.uint8)
-    weight = byte_rows([(codes, 1.0, 0.0)], torch.ones(10 * BLOCK, 2), None, None)
+    weight = byte_rows(codes, 0.0, torch.ones(10 * BLOCK, 2), None, None)
     assert isinstance(weight, ByteRows)
     assert 8 * weight.rows.nbytes / codes.numel() == 8 * (BLOCK + 8) / BLOCK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lowbit import byte_rows
+from lowbit import dense_rows
 from lowbit.affine_linear import dequantize, pack
 from lowbit.affine_linear.op import affine_linear, prepack
 from torch import Tensor
@@ -35,7 +35,7 @@ def weights(
 def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What `prepack` makes of the weights of these tests: what it makes of large ones, and of small ones."""
     if request.param == "rows of bytes":
-        monkeypatch.setattr(byte_rows, "SMALL", 0)
+        monkeypatch.setattr("lowbit.affine_linear.cpu.SMALL", 0)
     return str(request.param)
 
 
@@ -81,7 +81,7 @@ def test_half_precision_rounds_the_result_alone(dtype: torch.dtype, tolerance: f
 def test_bfloat16_where_torchs_kernels_take_part(
     bits: int, zero: str, groups: int, scattered: bool, hardware: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(byte_rows, "hardware", lambda: hardware)
+    monkeypatch.setattr(dense_rows, "hardware", lambda: hardware)
     packed, dense = weights(bits, groups, zero, scattered, out=128)
     prepacked = prepack(*packed, IN, torch.bfloat16)
     for m in (1, 2, 17, 65):  # each of the ways to multiply
