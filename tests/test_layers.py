@@ -21,6 +21,7 @@ TESTED_IN = {
     "workbench/miniworld/tongue.py": "tests/workbench/miniworld/test_corpus.py",
     "workbench/quantization/export/dense.py": "tests/workbench/run/test_single.py",
     "workbench/safety/course.py": "tests/workbench/safety/test_trainer.py",
+    "workbench/safety/trainer_arguments.py": "tests/workbench/safety/test_trainer.py",
     "workbench/sheet/canvas.py": "tests/workbench/sheet/test_plots.py",
     **dict.fromkeys(
         (f"workbench/sheet/{name}.py" for name in ("ledger", "safety_findings", "safety_plot")),
