@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import importlib
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
