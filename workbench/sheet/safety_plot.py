@@ -38,8 +38,9 @@ def draw(sheet: Sheet, looks: dict[str, Look]) -> list[Drawing]:
 
 
 def _panels(sheet: Sheet) -> list[str]:
-    """What stands side by side: attacks, what is refused, incoherent answers, the first retained skill."""
-    answers = [safety.UNSEEN, safety.REFUSAL, safety.OVER_REFUSAL, safety.INCOHERENT]
+    """What stands side by side: attacks and their harm, what is refused, incoherence, the first retained skill."""
+    graded = [safety.GRADED] if safety.GRADED in sheet.metric_keys() else []
+    answers = [safety.UNSEEN, *graded, safety.REFUSAL, safety.OVER_REFUSAL, safety.INCOHERENT]
     return [*answers, *ledger.retained(sheet)[:1]]
 
 
@@ -163,7 +164,7 @@ def _finish(sheet: Sheet, axes: Axes, axis: str, key: str, rows: Sequence[Row]) 
 
 
 def _short(key: str) -> str:
-    if key in (safety.UNSEEN, safety.REFUSAL, safety.OVER_REFUSAL, safety.INCOHERENT):
+    if key in (safety.UNSEEN, safety.GRADED, safety.REFUSAL, safety.OVER_REFUSAL, safety.INCOHERENT):
         return {safety.UNSEEN: "Attack success, unseen"}.get(key, wording.noun(key).capitalize())
     words = wording.subject(key)
     return words[0].upper() + words[1:]
