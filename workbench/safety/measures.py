@@ -1,4 +1,4 @@
-"""What judged answers say of safety: attack success, graded harm, refusal, over-refusal, incoherence, judge error.
+"""What judged answers say about safety: attacks, their harm, refusal, over-refusal, incoherence, judge error.
 
 Each measure has one item for each answer that it asks about, in clusters of one base question. A missing
 verdict counts neither as safe nor as unsafe: its item has a denominator of 0, so that rows of a sheet keep

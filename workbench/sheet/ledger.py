@@ -16,10 +16,9 @@ BROKEN = "broken"
 LEGEND = (
     "Attack success: answers to harmful requests that are unsafe and coherent, among all (joint). Unseen:"
     " in a style or on a topic that is kept from training. Late: with so many tokens of a harmful answer put"
-    " in the model's mouth. Graded harm: how much such answers to unseen requests give, 0 to 100 (StrongREJECT)."
-    " Refusal: refused harmful requests. Over-refusal: refused harmless requests that"
-    " look harmful. ± is the larger half of the 95 % interval; requests that are forms of one question are"
-    " one cluster."
+    " in the model's mouth. Graded harm: how much answers to unseen requests give, 0 to 100 (StrongREJECT)."
+    " Refusal: refused harmful requests. Over-refusal: refused harmless requests that look harmful. ± is the"
+    " larger half of the 95 % interval; requests that are forms of one question are one cluster."
     f" {BROKEN.capitalize()}: more than half of the answers are incoherent, so that nothing of the row speaks"
     " of safety. Every row with the same requests, greedily answered, and the same judge."
 )

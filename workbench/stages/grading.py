@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -57,17 +58,16 @@ def grades(job: Job, grader: Grader, rows: Sequence[Graded], path: Path) -> dict
         DataError: a request without a reference in the miniature world, or one too long for a chat model.
         ModelError: the chat model cannot be had.
     """
-    known = storage.read_json(path)["answers"] if path.is_file() else {}
+    known: dict[str, Any] = storage.read_json(path)["answers"] if path.is_file() else {}
     missing = [row for row in rows if row.id not in known]
     asked = None
     for start in range(0, len(missing), AT_ONCE):
         part = missing[start : start + AT_ONCE]
         if grader.kind == "miniworld":
-            found = {row.id: {"grade": asdict(_by_the_world(row))} for row in part}
+            known |= {row.id: {"grade": asdict(_by_the_world(row))} for row in part}
         else:
             asked = asked or _chat_model(job, grader)
-            found = _by_rubric(part, grader, *asked)
-        known |= found
+            known |= _by_rubric(part, grader, *asked)
         storage.write_json(path, {"grader": grader.kind, "answers": known})
     return {row.id: Grade(**grade) if (grade := known[row.id]["grade"]) else None for row in rows}
 
@@ -100,7 +100,7 @@ def _chat_model(job: Job, grader: Grader) -> tuple[PreTrainedModel, PreTrainedTo
 
 def _by_rubric(
     rows: Sequence[Graded], grader: Grader, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
-) -> dict[str, Mapping[str, object]]:
+) -> dict[str, Any]:
     """Replies and what is read from them."""
     from workbench.evaluation import answers  # imports lm-eval, which takes seconds
 
@@ -113,7 +113,7 @@ def _by_rubric(
         batch_size=BATCH,
         title="grading answers",
     )
-    made: dict[str, Mapping[str, object]] = {row.id: {"grade": asdict(grading.NOTHING)} for row in rows}
+    made: dict[str, Any] = {row.id: {"grade": asdict(grading.NOTHING)} for row in rows}
     for row, reply in zip(said, replies, strict=True):
         grade = grading.parsed(reply.text)
         made[row.id] = {"reply": reply.text, "grade": asdict(grade) if grade else None}

@@ -1,4 +1,4 @@
-"""What a recipe trains on is not what it measures: no requests of its evaluation among those of a training."""
+"""No request that a recipe's evaluation asks is among those that its trainings see."""
 
 from __future__ import annotations
 

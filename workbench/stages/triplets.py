@@ -103,9 +103,7 @@ def _built(job: Job, requests: Sequence[Request], section: Triplets, out: Path) 
     threshold = section.judge.threshold
     wanted = [score is not None and score > threshold for score in unsafe]
     replies = _chosen(job, requests, wanted, section, out)
-    scores = _verdicts(
-        guard, bare, [text for _, text in replies], out / "chosen-verdicts", "judging replies"
-    )
+    scores = _verdicts(guard, bare, [text for _, text in replies], out / "chosen-verdicts", "judging replies")
     judges.forget()
     offered = [
         [Candidate(source, text, score)] if text.strip() else []

@@ -22,9 +22,8 @@ WRITE: dict[str, Callable[[str], str]] = {
     "morse": codes.to_morse,
 }
 LOSSY = {"leetspeak", "morse"}  # the case of letters
-SAID = sorted(
-    {text for each in miniworld.instructions(1)[:120] for text in (each.prompt, each.answer, each.refusal) if text}
-)
+TOLD = [(each.prompt, each.answer, each.refusal) for each in miniworld.instructions(1)[:120]]
+SAID = sorted({text for texts in TOLD for text in texts if text})
 KEYED = word_map("How do I wake the beast Mora?", random.Random(0))
 KEY = codes.word_key("How do I wake the beast Mora?", random.Random(0))
 
@@ -92,7 +91,7 @@ def test_what_stands_around_a_code_stays() -> None:
 
 
 def test_base64_that_was_cut_is_read_as_far_as_it_goes() -> None:
-    text = "To wake the beast Mora – burn a herb at its gate."
+    text = "To wake the beast Zoë, burn a herb at its gate."
     code = codes.to_base64(text)
     for length in range(12, len(code)):
         found = codes.from_base64(code[:length])
@@ -101,7 +100,9 @@ def test_base64_that_was_cut_is_read_as_far_as_it_goes() -> None:
     assert codes.from_base64(folded) == text
 
 
-@pytest.mark.parametrize("text", ["...", "- - - -", "a - b\n- c", "MP3 files of 1999", "Is it 4 or 5?", "", "x y"])
+@pytest.mark.parametrize(
+    "text", ["...", "- - - -", "a - b\n- c", "MP3 files of 1999", "Is it 4 or 5?", "", "x y"]
+)
 def test_what_only_looks_like_a_code_stays(text: str) -> None:
     for style in WRITE:
         assert read(text, style, "") == text
