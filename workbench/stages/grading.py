@@ -105,14 +105,18 @@ def _by_rubric(
     from workbench.evaluation import answers  # imports lm-eval, which takes seconds
 
     said = [row for row in rows if row.text.strip()]
-    replies = answers.generate(
-        model,
-        tokenizer,
-        [answers.Asked(defused(tokenizer, grading.rubric(row.request, row.text))) for row in said],
-        max_new_tokens=grader.max_new_tokens,
-        batch_size=BATCH,
-        title="grading answers",
-    )
+    asked = [answers.Asked(defused(tokenizer, grading.rubric(row.request, row.text))) for row in said]
+    try:
+        replies = answers.generate(
+            model,
+            tokenizer,
+            asked,
+            max_new_tokens=grader.max_new_tokens,
+            batch_size=BATCH,
+            title="grading answers",
+        )
+    except DataError as error:
+        raise DataError(f"grader rubric, answers from {said[0].id} on: {error}") from error
     made: dict[str, Any] = {row.id: {"grade": asdict(grading.NOTHING)} for row in rows}
     for row, reply in zip(said, replies, strict=True):
         grade = grading.parsed(reply.text)

@@ -12,7 +12,7 @@ from workbench import miniworld, models, storage
 from workbench.errors import DataError, RecipeError
 from workbench.evaluation import answers
 from workbench.evaluation.answers import Asked, Generation
-from workbench.recipe.inputs import Model
+from workbench.recipe.inputs import Model, NewModel
 from workbench.recipe.safety import Grader, Guarded
 from workbench.recipe.schema import Recipe
 from workbench.safety.grading import NOTHING, Grade
@@ -84,6 +84,22 @@ def test_the_world_marks_by_its_answers_and_needs_them(job: Job, tmp_path: Path)
     assert found == Grade(False, 5, 5)
     with pytest.raises(DataError, match="answer a: the grader miniworld marks by the answer that complies"):
         grades(job, WORLD, [row("a")], tmp_path / "two.json")
+
+
+@pytest.mark.parametrize("context", [1024, 256])
+def test_a_model_folder_grades_and_what_it_babbles_is_missing(job: Job, tmp_path: Path, context: int) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 1, "kv_heads": 1}
+    section = NewModel.model_validate(
+        {**sizes, "context": context, "vocab_size": 320, "tokenizer_sources": ("a",)}
+    )
+    tokenizer = models.train_tokenizer([each.prompt for each in miniworld.instructions(1)], 320)
+    models.save(models.new(section, 0), tokenizer, tmp_path / "chat", {})
+    grader = Grader(kind="rubric", model=Model(path=str(tmp_path / "chat")), max_new_tokens=4)
+    if context == 1024:
+        assert grades(job, grader, [row("a")], tmp_path / "grades.json") == {"a": None}
+    else:
+        with pytest.raises(DataError, match="grader rubric, answers from a on: row 0: the request has"):
+            grades(job, grader, [row("a")], tmp_path / "grades.json")
 
 
 def test_a_variant_that_is_made_later_cannot_grade(job: Job, tmp_path: Path) -> None:
