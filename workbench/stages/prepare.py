@@ -15,7 +15,7 @@ from workbench.recipe.safety import Safety
 from workbench.recipe.schema import Recipe
 from workbench.recipe.training import Sft
 from workbench.safety.guards import wildguard
-from workbench.stages import generated, leaks, synthetic
+from workbench.stages import generated, synthetic
 from workbench.stages.identity import VERSIONS, source_identity
 from workbench.stages.job import Job
 from workbench.stages.preparation import make as make_preparation
@@ -99,13 +99,8 @@ def tokenizer(store: Store, recipe: Recipe) -> Path:
 
 
 def training_file(job: Job, name: str, tokenizer_folder: Path) -> TokenFile:
-    """What a training reads of a source: all text, or rows of exchanges where only answers are learnt.
-
-    Raises:
-        DataError: the recipe's evaluation asks a request of the source.
-    """
+    """What a training reads of a source: all text, or rows of exchanges where only answers are learnt."""
     source = job.recipe.data[name]
-    leaks.check_source(source, job.recipe)
     if source.exchanges and isinstance(job.variant.stage, Sft | Safety):
         length = job.training_stage.sequence_length
         return row_file(job.store, name, source, job.recipe, tokenizer_folder, length)
