@@ -5,9 +5,10 @@ answer for noise, so it is read first. A model may answer in plain words all the
 is therefore total, decides what of a text is in its code, and leaves the rest as it stands:
 
     base64          runs of its letters that decode to printable text; a cut end is read as far as it goes
-    rot13           sentences whose letters are likelier in English after moving them back
+    rot13           sentences whose letters are likelier in English after moving them back by 13;
+                    reliable from some thirty letters on
     leetspeak       a text in which a quarter of the words mix letters with such digits, at least two
-    letter_spacing  runs of five and more single characters, words parted by two spaces or more
+    letter_spacing  runs of five and more single characters, half of them letters; words parted by two spaces
     morse           runs of three and more signs that are not all one, of which at least half have a meaning
     word_map        a text with more of the key's words than of those that they stand for
 
@@ -47,12 +48,16 @@ _PERCENT = (  # of the letters a to z in English text
     *(8.167, 1.492, 2.782, 4.253, 12.702, 2.228, 2.015, 6.094, 6.966, 0.153, 0.772, 4.025, 2.406),
     *(6.749, 7.507, 1.929, 0.095, 5.987, 6.327, 9.056, 2.758, 0.978, 2.360, 0.150, 1.974, 0.074),
 )
+_RARE = 2.0  # nats that one letter may tell at most: z, x and q are common in other languages and in names
 # log p(letter moved by 13) - log p(letter)
-_GAIN = {chr(97 + i): math.log(_PERCENT[(i + 13) % 26] / _PERCENT[i]) for i in range(26)}
-_CLEARLY = 3.0  # nats by which moved letters must be likelier: 1 to 20
-_SHORTEST = 8  # characters of base64 that no word has by chance together with printable text behind them
+_GAIN = {
+    chr(97 + i): max(-_RARE, min(_RARE, math.log(_PERCENT[(i + 13) % 26] / _PERCENT[i]))) for i in range(26)
+}
+_CLEARLY = 3.0  # nats by which the moved letters of a text must be likelier: 1 to 20
+_ALONE = 6.0  # the same of a sentence in a text that is not
 
-_BASE64 = re.compile(rf"[A-Za-z0-9+/]{{{_SHORTEST},}}={{0,2}}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{14,}={0,2}")  # no word of so many letters is printable text by chance
+_FOLDED = re.compile(rf"(?:{_BASE64.pattern}\s+)*[A-Za-z0-9+/]+={{0,2}}")
 _SENTENCE = re.compile(r"(?<=[.!?:;\n])(?=\s)")
 _MIXED = re.compile(r"\b(?=\w*[A-Za-z])(?=\w*[431057])\w+")
 _SPACED = re.compile(r"(?<!\S)\S(?: +\S(?!\S)){4,}")
@@ -68,7 +73,7 @@ def to_base64(text: str) -> str:
 def from_base64(text: str) -> str:
     """Inverse of `to_base64`; lines of one block are joined."""
     joined = "".join(text.split())
-    if _BASE64.fullmatch(joined) and (whole := _unpacked(joined)):
+    if _FOLDED.fullmatch(text.strip()) and _BASE64.fullmatch(joined) and (whole := _unpacked(joined)):
         return whole
     return _BASE64.sub(lambda found: _unpacked(found[0]) or found[0], text)
 
@@ -90,8 +95,8 @@ def rot13(text: str) -> str:
 
 
 def from_rot13(text: str) -> str:
-    """The text with its sentences moved back that are likelier so; where the whole is, any gain will do."""
-    needed = 0.0 if _gain(text) > _CLEARLY else _CLEARLY
+    """The text with its sentences moved back that are likelier so; where the whole is, all that may be."""
+    needed = -_CLEARLY if _gain(text) > _CLEARLY else _ALONE
     return "".join(rot13(part) if _gain(part) > needed else part for part in _SENTENCE.split(text))
 
 
@@ -120,6 +125,8 @@ def from_spaced(text: str) -> str:
     """Inverse of `to_spaced`, for a line with single spaces."""
 
     def closed(found: re.Match[str]) -> str:
+        if 2 * sum(map(str.isalpha, found[0])) < len(found[0].split()):
+            return found[0]
         return " ".join(word.replace(" ", "") for word in re.split(r" {2,}", found[0]))
 
     return _SPACED.sub(closed, text)
