@@ -47,7 +47,7 @@ def _panels(sheet: Sheet) -> list[str]:
 def _forest(sheet: Sheet, rows: Sequence[Row], looks: dict[str, Look]) -> Drawing:
     """A line a row, a panel a metric; bars are intervals."""
     keys = _panels(sheet)
-    figure = Figure(figsize=(11.2, 1.3 + 0.26 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(1.2 + 2 * len(keys), 1.3 + 0.26 * len(rows)), layout="constrained")
     every = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     for axes, key in zip(every, keys, strict=True):
         axes.set_title(short(key), loc="left", fontsize=10, fontweight="bold")
