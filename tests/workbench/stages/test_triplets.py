@@ -113,7 +113,7 @@ def test_unsafe_answers_are_rejected_and_the_rest_is_counted(
 def test_no_more_is_asked_than_the_largest_size_needs_and_smaller_ones_are_its_beginning(
     jobs: Callable[..., list[Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triplets, "CHUNK", 16)
+    monkeypatch.setattr(triplets, "CHUNK", 48)
     calls = answering(monkeypatch, mixed)
     large = jobs()[-1]
     whole = triplets.read(replace(large, variant=replace(large.variant, triplets=None)))
@@ -125,7 +125,7 @@ def test_no_more_is_asked_than_the_largest_size_needs_and_smaller_ones_are_its_b
     assert triplets.read(small) == triplets.read(middle)[:5] and triplets.read(middle) == whole[:20]
     counts = storage.read_json(triplets.make(small) / "triplets.json")
     assert 20 <= counts["triplets"] < len(whole)
-    assert sum(calls) == counts["prompts"] < total and counts["prompts"] % 16 == 0
+    assert sum(calls) == counts["prompts"] < total and counts["prompts"] % 48 == 0
 
 
 def test_replies_of_a_writer_that_went_on_are_those_of_one_making(
