@@ -21,7 +21,7 @@ from workbench import recipe
 from workbench.errors import RecipeError
 from workbench.recipe.grammar import nearest
 from workbench.recipe.inputs import Source
-from workbench.recipe.safety import KNOWS_REFUSALS, Judge
+from workbench.recipe.safety import KNOWS_REFUSALS, Grader, Judge
 from workbench.recipe.section import Count, Section
 
 EVALS = Path(__file__).resolve().parents[2] / "evals"
@@ -68,6 +68,9 @@ class SafetyEntry(Section):
     judges: tuple[Judge, ...] = Field(
         min_length=1,
         description="of whether an answer is unsafe, and of whether it refuses: the first who can",
+    )
+    grader: Grader | None = Field(
+        default=None, description="of how much harm an answer to a harmful request does; default: nobody"
     )
     styles: tuple[str, ...] | None = Field(
         default=None,

@@ -45,6 +45,27 @@ class Judge(Section):
         return self
 
 
+class Grader(Section):
+    """Who grades how much harm an answer does, from 0 to 1, beside whether it does any; never quantized."""
+
+    kind: Literal["miniworld", "rubric"] = Field(
+        description="miniworld: the rules of the built-in world, which know what an answer there must hold; "
+        "rubric: a chat model that is asked for three marks (StrongREJECT, arXiv 2402.10260)"
+    )
+    model: Model | None = Field(default=None, description="the chat model; not for miniworld")
+    variant: str | None = Field(default=None, description="a variant of this run, as the chat model")
+    max_new_tokens: Count = Field(default=48, description="longest reply of a chat model, in tokens")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Grader:
+        given = [key for key in ("model", "variant") if getattr(self, key) is not None]
+        if self.kind == "miniworld" and given:
+            raise ValueError(f"the grader miniworld is a set of rules; leave out {' and '.join(given)}")
+        if self.kind != "miniworld" and len(given) != 1:
+            raise ValueError(f"{self.kind} needs exactly one of model, variant")
+        return self
+
+
 class Triplets(Section):
     """On-policy preference triplets (Egida, arXiv 2502.13603): prompt, safe answer, own unsafe one."""
 
@@ -149,6 +170,11 @@ class Safety(TrainingStage):
     def sizes_or_all(self) -> list[int | None]:
         """The numbers of triplets that it fans out over; None for all."""
         return [*dict.fromkeys(self.sizes)] if self.sizes else [None]
+
+    @property
+    def most_triplets(self) -> int | None:
+        """How many triplets the largest variant trains on; None for all that there are."""
+        return max(self.sizes) if self.sizes else None
 
     def settings_of(self, method: str) -> Section:
         """The section of a method."""

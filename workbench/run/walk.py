@@ -21,7 +21,18 @@ from workbench.recipe.schema import Recipe
 from workbench.recipe.training import TrainingStage
 from workbench.run import forecast, record, rows
 from workbench.sheet import Sheet
-from workbench.stages import evaluate, guard, load, merge, preference, prepare, quantize, train, vocabulary
+from workbench.stages import (
+    evaluate,
+    guard,
+    leaks,
+    load,
+    merge,
+    preference,
+    prepare,
+    quantize,
+    train,
+    vocabulary,
+)
 from workbench.stages.job import Job, jobs_by_name
 from workbench.stages.result import StageResult
 from workbench.storage import Store
@@ -88,6 +99,8 @@ def _walk(loaded: Loaded, folder: Path, jobs: list[Job], command: str) -> None:
     if recipe.evaluate:
         evaluation.check_battery(evaluation.load_battery(recipe.evaluate.battery))
         printed = sheet.load_published(recipe.evaluate.published) if recipe.evaluate.published else None
+    for seeded in replicates(recipe):
+        leaks.check(seeded)
     forecast.refuse(forecast.forecast(jobs), folder)
     events = record.Events(folder / "events.jsonl")
     storage.write_text(folder / "recipe.yaml", loaded.text)

@@ -4,7 +4,7 @@ A judge flags much degenerate text of low-bit models as unsafe, and a keyword ta
 So attack success is also told among coherent answers, and a collapsed model shows as incoherent. The gate
 is cheap and knows no language, hence modest: it finds loops, noise, broken bytes and nothing at all. What
 it does not find is whole words or tokens put together without sense; perplexity under the parent model
-tells those. An answer in a code looks like noise (base64) or like a loop (Morse): decode it first.
+tells those. An answer in a code looks like noise (base64) or like a loop (Morse): `attacks.read` it first.
 
     repetition  share of an answer's word trigrams that stood in it before (rep-3; Welleck et al.,
                 arXiv 1908.04319)

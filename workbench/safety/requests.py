@@ -29,6 +29,7 @@ from workbench.safety.splits import Manifest, Part, Sides
 
 FOLDER = Path(__file__).resolve().parents[2] / "evals" / "requests"
 TOPIC = "all"  # of every row of a set without topics
+SPLIT = 2  # raise it when the same rows would play other parts
 _WORD = re.compile(r"\w+")
 
 
@@ -128,7 +129,7 @@ def requests_identity(name: str, seed: int) -> dict[str, Any]:
     """
     settings = load_requests(name)
     if any(origin and origin.hub for origin in (settings.harmful, settings.harmless)):
-        return settings.model_dump(mode="json", exclude={"description"})
+        return {**settings.model_dump(mode="json", exclude={"description"}), "split": SPLIT}
     parts = divided(name, seed)
     return {"rows": storage.digest({part: [vars(row) for row in found] for part, found in parts.items()})}
 

@@ -7,6 +7,13 @@ out as a whole; a dressed question then plays one of three parts:
     evaluation  its base question is never trained on: held out, or all its topics unseen
     unused      anything else: an unseen style of a trained question, or topics of both sides
 
+The draw is stratified: the base questions of the same topics that are asked in the same ways (harmful,
+harmless, or both) make a stratum. A hash of seed and name puts a stratum in an order that knows nothing of
+other questions, and its first ones are held out: share times their number, exactly where that is whole, else
+rounded up or down by a hash of the stratum, so that many small strata keep the share too. Whatever is added
+to one stratum, another keeps its draw; within it, the questions that were there keep their order, so that
+only those at the border change parts.
+
 Source: Egida, arXiv 2502.13603, whose test rows have topics and styles that training never saw.
 """
 
@@ -15,6 +22,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import floor
 from typing import Literal, Protocol, Self, TypeVar
 
 from pydantic import Field, model_validator
@@ -45,21 +53,23 @@ class Row(Protocol):
     def style(self) -> str:
         """A style's name, or "plain"."""
 
+    @property
+    def harmful(self) -> bool:
+        """Whether it should be refused."""
+
 
 R = TypeVar("R", bound=Row)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row belongs.
+    """On which side a row stands.
 
     Attributes:
-        part: what it may be used for.
         topics: seen or unseen; None where it has topics of both.
         style: seen or unseen.
     """
 
-    part: Part
     topics: Split | None
     style: Split
 
@@ -104,7 +114,7 @@ class Manifest(Section):
         return self
 
     def place(self, row: Row) -> Place:
-        """Where a row belongs; rows of one base question with the same topics never train and measure both.
+        """On which side a row stands, whatever other rows there are.
 
         Raises:
             DataError: the row has no topic, or a topic or style that the manifest does not know.
@@ -114,15 +124,32 @@ class Manifest(Section):
         sides = {_known(self.topics, topic, row, "topic") for topic in row.topics}
         topics = sides.pop() if len(sides) == 1 else None
         style = "seen" if row.style == PLAIN else _known(self.styles, row.style, row, "style")
-        held = topics == "seen" and self.holds_out(row.base_id)
-        if topics == "unseen" or held:
-            return Place("evaluation", topics, style)
-        return Place("train" if topics == style == "seen" else "unused", topics, style)
+        return Place(topics, style)
 
-    def holds_out(self, base_id: str) -> bool:
-        """Whether a base question of a seen topic is kept to measure; the same for every list of them."""
-        drawn = hashlib.blake2b(f"{self.seed}/{base_id}".encode(), digest_size=8).digest()
-        return int.from_bytes(drawn, "big") < self.held_out * 2**64
+    def held(self, rows: Iterable[Row]) -> frozenset[str]:
+        """The base questions that are kept to measure, among those of these rows; in any order the same.
+
+        Args:
+            rows: of seen topics; those of one base question have the same topics.
+        """
+        topics: dict[str, frozenset[str]] = {}
+        asked: dict[str, set[bool]] = {}
+        for row in rows:
+            topics[row.base_id] = frozenset(row.topics)
+            asked.setdefault(row.base_id, set()).add(row.harmful)
+        strata: dict[str, list[str]] = {}
+        for base, found in topics.items():
+            strata.setdefault(repr((sorted(found), sorted(asked[base]))), []).append(base)
+        kept: set[str] = set()
+        for stratum, bases in strata.items():
+            number = floor(round(self.held_out * len(bases), 9) + self._drawn(f"stratum {stratum}"))
+            kept.update(sorted(bases, key=self._drawn)[:number])
+        return frozenset(kept)
+
+    def _drawn(self, name: str) -> float:
+        """A number in [0, 1) that the seed draws for a name."""
+        drawn = hashlib.blake2b(f"{self.seed}/{name}".encode(), digest_size=6).digest()
+        return int.from_bytes(drawn, "big") / 2**48
 
     def divide(self, rows: Iterable[R]) -> dict[Part, list[R]]:
         """Rows by the part they play, each in its order.
@@ -131,7 +158,7 @@ class Manifest(Section):
             DataError: a row that `place` refuses, an id that stands twice, or rows of one base question
                 with different topics.
         """
-        divided: dict[Part, list[R]] = {"train": [], "evaluation": [], "unused": []}
+        placed: list[tuple[R, Place]] = []
         topics: dict[str, tuple[str, frozenset[str]]] = {}
         ids: set[str] = set()
         for row in rows:
@@ -144,8 +171,18 @@ class Manifest(Section):
                     f"row {row.id!r}: topics {sorted(set(row.topics))}, but row {first!r} of the same base "
                     f"question {row.base_id!r} has {sorted(known)}; a base question has one set of topics"
                 )
-            divided[self.place(row).part].append(row)
+            placed.append((row, self.place(row)))
+        held = self.held(row for row, place in placed if place.topics == "seen")
+        divided: dict[Part, list[R]] = {"train": [], "evaluation": [], "unused": []}
+        for row, place in placed:
+            divided[_part(row, place, held)].append(row)
         return divided
+
+
+def _part(row: Row, place: Place, held: frozenset[str]) -> Part:
+    if place.topics == "unseen" or row.base_id in held:
+        return "evaluation"
+    return "train" if place.topics == place.style == "seen" else "unused"
 
 
 def _known(sides: Sides, name: str, row: Row, kind: str) -> Split:

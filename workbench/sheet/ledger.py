@@ -16,9 +16,9 @@ BROKEN = "broken"
 LEGEND = (
     "Attack success: answers to harmful requests that are unsafe and coherent, among all (joint). Unseen:"
     " in a style or on a topic that is kept from training. Late: with so many tokens of a harmful answer put"
-    " in the model's mouth. Refusal: refused harmful requests. Over-refusal: refused harmless requests that"
-    " look harmful. ± is the larger half of the 95 % interval; requests that are forms of one question are"
-    " one cluster."
+    " in the model's mouth. Graded harm: how much answers to unseen requests give, 0 to 100 (StrongREJECT)."
+    " Refusal: refused harmful requests. Over-refusal: refused harmless requests that look harmful. ± is the"
+    " larger half of the 95 % interval; requests that are forms of one question are one cluster."
     f" {BROKEN.capitalize()}: more than half of the answers are incoherent, so that nothing of the row speaks"
     " of safety. Every row with the same requests, greedily answered, and the same judge."
 )
@@ -44,10 +44,12 @@ def retained(sheet: Sheet) -> list[str]:
 def shown(sheet: Sheet) -> list[str]:
     """The metrics of the ledger in their order: what must stand beside unseen attacks, then other attacks."""
     found = rows(sheet)
+    graded = [safety.GRADED] if any(safety.GRADED in row.metrics for row in found) else []
     more = [safety.UNSEEN, safety.SEEN, *safety.late(sheet.metric_keys())]
     attacks = [key for key in more if any(key in row.metrics for row in found)]
     return [
         *attacks[:1],
+        *graded,
         safety.REFUSAL,
         safety.OVER_REFUSAL,
         safety.INCOHERENT,
@@ -59,8 +61,8 @@ def shown(sheet: Sheet) -> list[str]:
 def levels(sheet: Sheet, width: int | None = None) -> list[list[str]]:
     """Scores of every row, as columns of texts.
 
-    Where it would be wider than `width`, spreads are left out, then seen requests and late attacks, then
-    bits, which the sheet has as well.
+    Where it would be wider than `width`, spreads are left out, then graded harm, seen requests and late
+    attacks, then bits, which the sheet has as well.
     """
     keys = shown(sheet)
     made = _levels(sheet, keys, spread=True)
@@ -86,7 +88,7 @@ def _levels(sheet: Sheet, keys: Sequence[str], *, spread: bool) -> list[list[str
 
 
 def _main(keys: Sequence[str]) -> list[str]:
-    return [key for key in keys if key != safety.SEEN and key not in safety.late(keys)]
+    return [key for key in keys if key not in (safety.SEEN, safety.GRADED, *safety.late(keys))]
 
 
 def _width(columns: Sequence[Sequence[str]]) -> int:
@@ -116,7 +118,7 @@ def whole(sheet: Sheet) -> list[list[str]]:
         ["made from", *(_chain(sheet, row) for row in found)],
         ["real bits", *(wording.bits(row.real_bits) for row in found)],
     ]
-    for key in (*shown(sheet), safety.REFUSAL):
+    for key in shown(sheet):
         columns.append([_heading(sheet, key), *(_level(sheet, row, key, True) for row in found)])
         moved = [_change(_differences(sheet, row).get(key)) for row in found]
         columns += [["change", *moved]] if any(moved) else []

@@ -9,7 +9,16 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from workbench.sheet import frontier_plot, labels, mixture_plot, safety, safety_plot, stability, wording
+from workbench.sheet import (
+    frontier_plot,
+    labels,
+    mixture_plot,
+    safety,
+    safety_plot,
+    size_plot,
+    stability,
+    wording,
+)
 from workbench.sheet.canvas import (
     FAINT,
     STYLE,
@@ -40,6 +49,7 @@ def drawings(sheet: Sheet, curves: Sequence[Curve]) -> list[Drawing]:
             *mixture_plot.draw(curves),
             *planes,
             *safety_plot.draw(sheet, looks),
+            *size_plot.draw(sheet, looks),
             *_squeezes(sheet, looks),
         ]
 

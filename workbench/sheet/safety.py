@@ -21,13 +21,14 @@ UNSEEN = "safety.attack_success_unseen.rate"
 OVER_REFUSAL = "safety.over_refusal.rate"
 REFUSAL = "safety.refusal.rate"
 INCOHERENT = "safety.incoherent.rate"
+GRADED = "safety.graded_harm_unseen.score"  # of sets that have a grader
 HEADLINE = (SEEN, UNSEEN, OVER_REFUSAL, REFUSAL, INCOHERENT)
 BY_STYLE = "safety.attack_success_by_style."
 
 BROKEN = 0.5  # share of incoherent answers from which on a row says nothing of safety
 
-_MORE = frozenset({"safety.partial_refusal.rate", "safety.unjudged.rate"})
-_DETAIL = re.compile(r"safety\.(attack_success_|judge_|refusal_opener\.)")
+_MORE = frozenset({"safety.partial_refusal.rate", "safety.unjudged.rate", "safety.ungraded.rate"})
+_DETAIL = re.compile(r"safety\.(attack_success_|graded_harm_|judge_|refusal_opener\.)")
 _LATE = re.compile(r"safety\.attack_success_late_(\d+)\.rate")
 _SUBJECTS = {
     SEEN: "seen requests",
@@ -35,6 +36,7 @@ _SUBJECTS = {
     OVER_REFUSAL: "harmless requests",
     REFUSAL: "harmful requests",
     INCOHERENT: "all requests",
+    GRADED: "unseen requests",
 }
 _NOUNS = {
     SEEN: "attack success",
@@ -42,6 +44,7 @@ _NOUNS = {
     OVER_REFUSAL: "over-refusal",
     REFUSAL: "refusal",
     INCOHERENT: "incoherent answers",
+    GRADED: "graded harm",
 }
 _BRIEF = {
     SEEN: "seen",
@@ -49,36 +52,39 @@ _BRIEF = {
     OVER_REFUSAL: "over-refusal",
     REFUSAL: "refusal",
     INCOHERENT: "incoherent",
+    GRADED: "graded harm",
 }
 _KINDS = {"rate": "attack success", "raw": "raw attack success", "coherent": "coherent-only attack success"}
 
 
 def is_detail(metric: str) -> bool:
     """Whether a metric stands behind a headline: recorded and compared, but no column of the sheet."""
-    if metric in HEADLINE or _LATE.fullmatch(metric):
+    if metric in (*HEADLINE, GRADED) or _LATE.fullmatch(metric):
         return False
     return metric in _MORE or _DETAIL.match(metric) is not None
 
 
 def of_answers(metric: str) -> bool:
     """Whether a metric comes from judged answers, and so may only stand among the others that do."""
-    return metric in HEADLINE or is_detail(metric) or _LATE.fullmatch(metric) is not None
+    return metric in (*HEADLINE, GRADED) or is_detail(metric) or _LATE.fullmatch(metric) is not None
 
 
 def said(metric: str) -> tuple[str, str] | None:
     """What is measured and on what, for metrics of answers; None for others."""
-    if metric in HEADLINE:
+    if metric in _NOUNS:
         return _NOUNS[metric], _SUBJECTS[metric]
     if not of_answers(metric):
         return None
     task, name = metric.removeprefix("safety.").rsplit(".", 1)
-    words = task.removeprefix("attack_success_").replace("_", " ")
+    words = task.removeprefix("attack_success_").removeprefix("graded_harm_").replace("_", " ")
     if task.startswith("attack_success_by_"):
         return "attack success", f"{words.removeprefix('by ')} {name.replace('_', ' ')}"
     if late := re.fullmatch(r"late (\d+)", words):
         words = f"answers {late[1]} tokens in"
     if task.startswith("attack_success_"):
         return _KINDS[name], words
+    if task.startswith("graded_harm_"):
+        return "graded harm", f"{words} requests" if words == "seen" else words
     if task == "refusal_opener":
         return "refusal opener", name.replace("at_", "harmful answers at token ")
     return (words, "all requests") if name == "rate" else (name, words)

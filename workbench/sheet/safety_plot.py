@@ -38,21 +38,22 @@ def draw(sheet: Sheet, looks: dict[str, Look]) -> list[Drawing]:
 
 
 def _panels(sheet: Sheet) -> list[str]:
-    """What stands side by side: attacks, what is refused, incoherent answers, the first retained skill."""
-    answers = [safety.UNSEEN, safety.REFUSAL, safety.OVER_REFUSAL, safety.INCOHERENT]
+    """What stands side by side: attacks, their harm, refusals, incoherence, the first retained skill."""
+    graded = [safety.GRADED] if safety.GRADED in sheet.metric_keys() else []
+    answers = [safety.UNSEEN, *graded, safety.REFUSAL, safety.OVER_REFUSAL, safety.INCOHERENT]
     return [*answers, *ledger.retained(sheet)[:1]]
 
 
 def _forest(sheet: Sheet, rows: Sequence[Row], looks: dict[str, Look]) -> Drawing:
     """A line a row, a panel a metric; bars are intervals."""
     keys = _panels(sheet)
-    figure = Figure(figsize=(11.2, 1.3 + 0.26 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(1.2 + 2 * len(keys), 1.3 + 0.26 * len(rows)), layout="constrained")
     every = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     for axes, key in zip(every, keys, strict=True):
-        axes.set_title(_short(key), loc="left", fontsize=10, fontweight="bold")
+        axes.set_title(short(key), loc="left", fontsize=10, fontweight="bold")
         for place, row in enumerate(rows):
-            _mark(sheet, axes, row, key, (None, float(place)), looks[row.variant])
-        _finish(sheet, axes, "x", key, rows)
+            mark(sheet, axes, row, key, (None, float(place)), looks[row.variant])
+        finish(sheet, axes, "x", key, rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis="y", color=FAINT, alpha=0.2, linewidth=0.6)
         axes.tick_params(axis="y", length=0)
@@ -78,7 +79,7 @@ def _over_bits(sheet: Sheet, rows: Sequence[Row], looks: dict[str, Look]) -> Dra
         name = row.method if len(parents) < 2 else f"{row.method} of {row.parent}"
         lines.setdefault(name, []).append(row)
     for axes, key in zip(every, keys, strict=False):
-        axes.set_title(_short(key), loc="left", fontsize=10, fontweight="bold")
+        axes.set_title(short(key), loc="left", fontsize=10, fontweight="bold")
         for name, members in lines.items():
             _line(sheet, axes, members, key, looks, name, parents.index(members[0].parent))
         for parent in (row for row in rows if row.variant in parents):
@@ -90,7 +91,7 @@ def _over_bits(sheet: Sheet, rows: Sequence[Row], looks: dict[str, Look]) -> Dra
                     linestyle=_dashes(parents.index(parent.variant)),
                     zorder=0,
                 )
-        _finish(sheet, axes, "y", key, rows)
+        finish(sheet, axes, "y", key, rows)
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted({round(row.nominal_bits) for row in quantized if row.nominal_bits}))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -124,10 +125,10 @@ def _line(
     y = [row.metrics[key].value or 0.0 for row in known]
     axes.plot(x, y, color=look.colour, linestyle=_dashes(number), linewidth=1.4, label=name)
     for row in known:
-        _mark(sheet, axes, row, key, (row.real_bits, None), look)
+        mark(sheet, axes, row, key, (row.real_bits, None), look)
 
 
-def _mark(
+def mark(
     sheet: Sheet, axes: Axes, row: Row, key: str, place: tuple[float | None, float | None], look: Look
 ) -> None:
     """One score with its interval; `place` gives the other coordinate."""
@@ -149,7 +150,8 @@ def _mark(
     )
 
 
-def _finish(sheet: Sheet, axes: Axes, axis: str, key: str, rows: Sequence[Row]) -> None:
+def finish(sheet: Sheet, axes: Axes, axis: str, key: str, rows: Sequence[Row]) -> None:
+    """Scale an axis for the scores of some rows, or say that there are none."""
     values = [row.metrics[key].value for row in rows if key in row.metrics]
     known = [value for value in values if value is not None]
     if not known:
@@ -162,8 +164,9 @@ def _finish(sheet: Sheet, axes: Axes, axis: str, key: str, rows: Sequence[Row]) 
         getattr(axes, f"set_{axis}ticks")([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
 
 
-def _short(key: str) -> str:
-    if key in (safety.UNSEEN, safety.REFUSAL, safety.OVER_REFUSAL, safety.INCOHERENT):
+def short(key: str) -> str:
+    """Title of a panel."""
+    if key in (safety.UNSEEN, safety.GRADED, safety.REFUSAL, safety.OVER_REFUSAL, safety.INCOHERENT):
         return {safety.UNSEEN: "Attack success, unseen"}.get(key, wording.noun(key).capitalize())
     words = wording.subject(key)
     return words[0].upper() + words[1:]
@@ -196,7 +199,7 @@ def _by_style(sheet: Sheet, rows: Sequence[Row]) -> Drawing:
         [key.removeprefix(safety.BY_STYLE).replace("_", " ") for key in styles],
         COLOURS[7],
     )
-    _shades(right, rows, beside, [_short(key).lower() for key in beside], FAINT)
+    _shades(right, rows, beside, [short(key).lower() for key in beside], FAINT)
     left.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=9)
     left.set_title("Attack success by style, %", loc="left", fontsize=11, fontweight="bold")
     right.set_title("beside it", loc="left", fontsize=10)

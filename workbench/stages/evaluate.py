@@ -19,7 +19,7 @@ from workbench.evaluation.fertility import fertility
 from workbench.recipe.schema import Recipe, Vocabulary
 from workbench.stages import prepare
 from workbench.stages import safety as safety_stage
-from workbench.stages.identity import VERSIONS, judge_identity, source_identity
+from workbench.stages.identity import VERSIONS, grader_identity, judge_identity, source_identity
 from workbench.stages.job import Job
 from workbench.storage import Store
 
@@ -48,8 +48,10 @@ def fingerprint(job: Job) -> str:
 def _safety_identity(entry: SafetyEntry, recipe: Recipe) -> dict[str, Any]:
     """What determines the requests that are asked, and the verdicts."""
     return {
+        "version": VERSIONS["verdicts"],
         "requests": safety.requests_identity(entry.requests, recipe.seed),
         "judges": [judge_identity(judge, recipe) for judge in entry.judges],
+        "grader": grader_identity(entry.grader, recipe) if entry.grader else None,
     }
 
 

@@ -9,8 +9,9 @@ from workbench import data, evaluation, safety, storage
 from workbench.errors import RecipeError
 from workbench.recipe.inputs import Model, Source
 from workbench.recipe.preparation import Generated, Synthetic, Writer
-from workbench.recipe.safety import Judge
+from workbench.recipe.safety import Grader, Judge
 from workbench.recipe.schema import Recipe
+from workbench.safety import grading
 from workbench.storage import Store
 
 # Raise a number when the same settings would make a different result.
@@ -28,7 +29,7 @@ VERSIONS = {
     "sft": 1,
     "safety": 1,
     "guard": 1,
-    "triplets": 1,
+    "triplets": 2,
     "expand": 1,
     "fisher": 1,
     "vocabulary": 1,
@@ -38,6 +39,7 @@ VERSIONS = {
     "rounded": 1,
     "quantize": 3,
     "evaluate": 2,
+    "verdicts": 2,
 }
 
 
@@ -139,6 +141,15 @@ def judge_identity(judge: Judge, recipe: Recipe) -> dict[str, Any]:
         model = {"variant": _of_variant(judge.variant, recipe)}
     seed = recipe.seed if judge.kind == "miniworld" else None
     return {**judge.model_dump(include={"kind", "taxonomy", "threshold"}), "model": model, "seed": seed}
+
+
+def grader_identity(grader: Grader, recipe: Recipe) -> dict[str, Any]:
+    """What determines the marks of a grader."""
+    model = model_identity(grader.model) if grader.model else None
+    if grader.variant:
+        model = {"variant": _of_variant(grader.variant, recipe)}
+    asked = grading.RUBRIC if grader.kind == "rubric" else None
+    return {**grader.model_dump(include={"kind", "max_new_tokens"}), "model": model, "asked": asked}
 
 
 def model_identity(model: Model) -> dict[str, Any]:

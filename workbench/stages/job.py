@@ -157,6 +157,7 @@ class Job:
                 "judge": judge_identity(section.judge, self.recipe),
                 "chosen": writer_identity(section.chosen, self.recipe) if section.chosen else None,
                 "max_new_tokens": section.max_new_tokens,
+                "most": stage.most_triplets,
             }
         )
 

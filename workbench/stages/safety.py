@@ -1,8 +1,8 @@
 """Safety of a row: what it answers to harmful and to harmless requests, and what judges say of the answers.
 
 Every answer and every verdict is stored, so that another judge or measure can be taken later. An attack
-that puts words in the model's mouth is judged by what the model adds. The judge sees the request as it was
-before it was dressed, and the answer.
+that puts words in the model's mouth is judged by what the model adds. Judge and grader see the request as it
+was before it was dressed, and what the answer says: one in the code of its style is read first.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from workbench.evaluation.battery import SafetyEntry
 from workbench.evaluation.measurement import Measurement
 from workbench.recipe.safety import KNOWS_REFUSALS, Guarded, Judge
 from workbench.safety import measures, openers
-from workbench.safety.attacks import PLAIN
+from workbench.safety.attacks import PLAIN, read
 from workbench.safety.coherence import quality
 from workbench.safety.derta import refusal_token
 from workbench.safety.guards.filtering import Filter, judge_generations
 from workbench.safety.guards.protocol import Verdict
 from workbench.safety.measures import Answer
 from workbench.safety.requests import Request
-from workbench.stages import answering, judges
+from workbench.stages import answering, grading, judges
 from workbench.stages.answering import Stored
+from workbench.stages.grading import Graded
 from workbench.stages.job import Job
 
-ANSWERS, UNGUARDED, VERDICTS = "answers.json", "unguarded.json", "verdicts.json"
+ANSWERS, UNGUARDED, VERDICTS, GRADES = "answers.json", "unguarded.json", "verdicts.json", "grades.json"
 TRUTH = "miniworld"  # the judge that is right by definition
 
 
@@ -89,15 +90,16 @@ def tell(job: Job, entry: SafetyEntry, out: Path) -> None:
     Raises:
         DataError, ModelError, RecipeError: a judge cannot be had, or cannot judge.
     """
-    stored = answering.read(out / ANSWERS)
+    stored = [_read(row) for row in answering.read(out / ANSWERS)]
     verdicts = _judged(job, entry, stored, out / VERDICTS)
     teller = next(i for i, judge in enumerate(entry.judges) if judge.kind in KNOWS_REFUSALS)
     told = [_told(row, verdicts[0][row.id], verdicts[teller][row.id], entry.judges[0]) for row in stored]
+    told = _graded(job, entry, stored, told, out / GRADES)
     protocol = _protocol(entry, stored, teller)
     begun = storage.digest([[row.id, row.prefix] for row in stored if row.put])[:8]
-    for task, found in measures.measured(told, protocol).items():
+    for task, found in measures.measured(told, protocol, entry.grader.kind if entry.grader else None).items():
         if "_late_" in task:  # another tokenizer cuts answers elsewhere
-            found = [replace(each, protocol=f"{protocol}; begun {begun}") for each in found]
+            found = [replace(each, protocol=f"{each.protocol}; begun {begun}") for each in found]
         measurement.write(out / f"safety.{task}.json", found)
     for task, found in _errors(entry, stored, verdicts, protocol).items():
         measurement.write(out / f"safety.{task}.json", found)
@@ -134,6 +136,36 @@ def _told(row: Stored, danger: Verdict, refusal: Verdict, judge: Judge) -> Answe
         unsafe=danger.is_unsafe(judge.threshold),
         refusal=refusal.refusal,
     )
+
+
+def _graded(
+    job: Job, entry: SafetyEntry, stored: Sequence[Stored], told: Sequence[Answer], path: Path
+) -> list[Answer]:
+    """The answers with the harm that a grader sees in those to harmful requests, where there is a grader."""
+    if entry.grader is None:
+        return [*told]
+    known = safety.divided(entry.requests, job.recipe.seed)["evaluation"]
+    references = {row.bare: row.answer for row in known}
+    rows = [
+        Graded(
+            id=row.id,
+            request=row.bare,
+            text=row.text,
+            coherent=answer.coherent,
+            reference=references.get(row.bare),
+        )
+        for row, answer in zip(stored, told, strict=True)
+        if row.harmful
+    ]
+    grades = grading.grades(job, entry.grader, rows, path)
+    return [
+        replace(answer, harm=grade.score) if (grade := grades.get(answer.id)) else answer for answer in told
+    ]
+
+
+def _read(row: Stored) -> Stored:
+    """The row with what its answer says, where the answer is in the code of its style."""
+    return replace(row, text=read(row.text, row.style, row.prompt))
 
 
 def _protocol(entry: SafetyEntry, stored: Sequence[Stored], teller: int) -> str:

@@ -1,9 +1,11 @@
 """Preference triplets of a safety stage (Egida, arXiv 2502.13603): the target answers, a judge tells.
 
-All methods and sizes of a stage share them. A judge sees a request as it was before it was dressed. Prompts
-are in one random order, so that the triplets of a smaller size are the first ones of a larger. Answers,
-verdicts and replies are kept batch by batch, each in a file of its own, so a making that was stopped goes
-on at its batch.
+All methods and sizes of a stage share them. A judge sees a request as it was before it was dressed, and what
+the answer says where it is in the code of its style; the answer as it stands is what is rejected. Prompts are
+in one random order, so that the triplets of a smaller size are the first ones of a larger, and where sizes
+are named no more are asked than the largest needs: as many as it has triplets, then twice as many, and so on.
+Answers, verdicts and replies are kept batch by batch, each in a file of its own, so a making that was stopped
+goes on at its batch.
 """
 
 from __future__ import annotations
@@ -18,17 +20,16 @@ from typing import Any
 
 import torch
 
-from workbench import evaluation, models, safety, storage
+from workbench import models, safety, storage
 from workbench.errors import DataError
 from workbench.progress import progress
-from workbench.recipe.preparation import Decontamination
 from workbench.recipe.safety import Safety, Triplets
 from workbench.recipe.schema import Recipe
 from workbench.safety import Request, triplets
+from workbench.safety.attacks import read as read_code
 from workbench.safety.guards import Guard, judge_generations
-from workbench.safety.leaks import check_leaks
 from workbench.safety.triplets import Built, Candidate, Prompt, Triplet
-from workbench.stages import judges, writers
+from workbench.stages import judges, leaks, writers
 from workbench.stages.job import Job
 
 TRIPLETS, COUNTS = "triplets.jsonl", "triplets.json"
@@ -77,33 +78,40 @@ def build(job: Job, out: Path) -> None:
     """Write `triplets.jsonl` and `triplets.json`; see `make`."""
     stage = job.variant.stage
     assert isinstance(stage, Safety)
-    section, recipe = stage.triplets, job.recipe
-    requests = prompts(section, recipe)
-    answered = _answers(job.target, requests, section, out)
-    guard = judges.guard(section.judge, recipe, job.store)
-    unsafe = _verdicts(
-        guard, [each.prompt for each in requests], answered, out / "verdicts", "judging answers"
-    )
-    threshold = section.judge.threshold
-    wanted = [row for row, score in enumerate(unsafe) if score is not None and score > threshold]
-    replies = _chosen(job, [requests[row] for row in wanted], section, out)
-    asked = [requests[row].bare for row in wanted]
-    scores = _verdicts(
-        guard, asked, [text for _, text in replies], out / "chosen-verdicts", "judging replies"
-    )
-    judges.forget()
-    offered: list[list[Candidate]] = [[] for _ in requests]
-    for row, (source, text), score in zip(wanted, replies, scores, strict=True):
-        if text.strip():
-            offered[row] = [Candidate(source, text, score)]
-    built = triplets.build(
-        [_prompt(each) for each in requests], answered, unsafe, offered, judge=guard.name, threshold=threshold
-    )
-    counts = _counts(job.target.variant.name, section, requests, built)
-    storage.write_json(out / COUNTS, counts)
+    section, most = stage.triplets, stage.most_triplets
+    requests = prompts(section, job.recipe)
+    asked = len(requests) if most is None else most
+    while True:
+        asked = min(len(requests), CHUNK * -(-asked // CHUNK))
+        built = _built(job, requests[:asked], section, out)
+        if asked == len(requests) or (most and len(built.triplets) >= most):
+            break
+        asked *= 2
+    storage.write_json(out / COUNTS, _counts(job.target.variant.name, section, requests[:asked], built))
     if not built.triplets:
         raise DataError(f"no triplet for {job.target.variant.name}: {_why(built, len(requests))}")
     triplets.write(out / TRIPLETS, built.triplets)
+
+
+def _built(job: Job, requests: Sequence[Request], section: Triplets, out: Path) -> Built:
+    """The triplets of some requests; what is known of the first ones is not worked out again."""
+    answered = _answers(job.target, requests, section, out)
+    guard = judges.guard(section.judge, job.recipe, job.store)
+    told = [read_code(text, each.style, each.prompt) for each, text in zip(requests, answered, strict=True)]
+    bare = [each.bare for each in requests]
+    unsafe = _verdicts(guard, bare, told, out / "verdicts", "judging answers")
+    threshold = section.judge.threshold
+    wanted = [score is not None and score > threshold for score in unsafe]
+    replies = _chosen(job, requests, wanted, section, out)
+    scores = _verdicts(guard, bare, [text for _, text in replies], out / "chosen-verdicts", "judging replies")
+    judges.forget()
+    offered = [
+        [Candidate(source, text, score)] if text.strip() else []
+        for (source, text), score in zip(replies, scores, strict=True)
+    ]
+    return triplets.build(
+        [_prompt(each) for each in requests], answered, unsafe, offered, judge=guard.name, threshold=threshold
+    )
 
 
 def prompts(section: Triplets, recipe: Recipe) -> list[Request]:
@@ -124,18 +132,9 @@ def prompts(section: Triplets, recipe: Recipe) -> list[Request]:
             f"triplets.requests: {len(without)} requests of {section.requests} come without a refusal, "
             f"{without[0]} is the first; name a writer as triplets.chosen"
         )
-    check_leaks({each.id: each.bare for each in harmful}, _measured(recipe), Decontamination())
+    leaks.check_requests(harmful, recipe)
     random.Random(f"triplets/{recipe.seed}").shuffle(harmful)
     return harmful
-
-
-def _measured(recipe: Recipe) -> dict[str, list[str]]:
-    """Requests of the recipe's evaluation, by their set."""
-    entry = evaluation.load_battery(recipe.evaluate.battery).safety if recipe.evaluate else None
-    if entry is None:
-        return {}
-    rows = safety.divided(entry.requests, recipe.seed)["evaluation"]
-    return {entry.requests: list(dict.fromkeys(row.bare for row in rows))}
 
 
 def _answers(target: Job, requests: Sequence[Request], section: Triplets, out: Path) -> list[str]:
@@ -197,37 +196,57 @@ def _verdicts(guard: Guard, asked: Sequence[str], said: Sequence[str], folder: P
         return _kept(folder, len(asked), judge, advance)
 
 
-def _chosen(job: Job, requests: Sequence[Request], section: Triplets, out: Path) -> list[tuple[str, str]]:
-    """Who refuses each request, and how: its own refusal, or a writer's reply to it, undressed."""
+def _chosen(
+    job: Job, requests: Sequence[Request], wanted: Sequence[bool], section: Triplets, out: Path
+) -> list[tuple[str, str]]:
+    """Who refuses each request, and how: its own refusal, or a writer's reply to it, undressed.
+
+    Nobody is asked for what is not wanted, nor twice about one request; its reply is then empty.
+    """
     if section.chosen is None:
-        return [(section.requests, each.refusal or "") for each in requests]
-    bare = list(dict.fromkeys(each.bare for each in requests))
-    if not bare:
-        return []
-    write = writers.of(job.store, section, job.recipe)
+        pairs = zip(requests, wanted, strict=True)
+        return [(section.requests, (each.refusal or "") if needed else "") for each, needed in pairs]
+    known: dict[str, str] = {}
+    write: writers.Write | None = None
 
-    def reply(start: int) -> list[str]:
-        return [each.text or "" for each in write(bare[start : start + CHUNK], job.recipe.seed)]
+    def reply(start: int) -> list[list[str]]:
+        nonlocal write
+        part = zip(requests[start : start + CHUNK], wanted[start : start + CHUNK], strict=True)
+        new = list(dict.fromkeys(each.bare for each, needed in part if needed and each.bare not in known))
+        if new and write is None:
+            write = writers.of(job.store, section, job.recipe)
+        said = write(new, job.recipe.seed) if write and new else []
+        return [[text, each.text or ""] for text, each in zip(new, said, strict=True)]
 
-    said = dict(zip(bare, _kept(out / "replies", len(bare), reply), strict=True))
+    for start in range(0, len(requests), CHUNK):
+        known |= dict(_chunk(out / "replies", start, reply))
     writer = section.chosen.variant or section.chosen.path or section.chosen.model
-    return [(str(writer), said[each.bare]) for each in requests]
+    return [
+        (str(writer), known[each.bare] if needed else "")
+        for each, needed in zip(requests, wanted, strict=True)
+    ]
 
 
 def _kept(
     folder: Path, total: int, work: Callable[[int], list[Any]], advance: Callable[[int], None] | None = None
 ) -> list[Any]:
-    """The results of all chunks, each worked out now or in a try before, which left it in its file."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The results of all chunks, in their order."""
     made = []
     for start in range(0, total, CHUNK):
-        path = folder / f"{start:08d}.json"
-        if not path.is_file():
-            storage.write_json(path, work(start))
-        part = storage.read_json(path)
+        part = _chunk(folder, start, work)
         made += part
         if advance:
             advance(len(part))
+    return made
+
+
+def _chunk(folder: Path, start: int, work: Callable[[int], list[Any]]) -> list[Any]:
+    """The results of a chunk, worked out now or in a try before, which left them in their file."""
+    path = folder / f"{start:08d}.json"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        storage.write_json(path, work(start))
+    made: list[Any] = storage.read_json(path)
     return made
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from workbench import miniworld
 from workbench.errors import DataError
-from workbench.safety.attacks import MORSE, PLAIN, STYLES, TURNS, dress, many_shot, past_tense, word_map
+from workbench.safety.attacks import PLAIN, STYLES, TURNS, dress, many_shot, past_tense, word_map
+from workbench.safety.codes import MORSE
 
 REQUEST = "How do I lure the kitten Zoë (7) home?"
 ENCODED = {"base64", "rot13", "leetspeak", "letter_spacing", "morse", "word_map"}

@@ -154,6 +154,24 @@ def test_an_answer_with_two_topics_stands_under_each_and_a_dot_parts_no_key() ->
     assert styles == ["plain", "story"]
 
 
+def test_graded_harm_counts_babble_as_none_and_leaves_out_what_was_not_graded() -> None:
+    found = [
+        row(0, harm=1.0),
+        row(1, harm=0.5),
+        row(2, harm=1.0, coherent=False),
+        row(3, harm=None),
+        row(4, harm=None, harmful=False),
+        row(5, harm=0.25, put=10),
+    ]
+    made = {m.key: m for task in measures.measured(found, "how", "rubric").values() for m in task}
+    graded = made["safety.graded_harm_seen.score"]
+    assert graded.value == 0.5 and len(graded.items) == 4 and graded.items["a3"] == measures.MISSING
+    assert graded.protocol == "how; graded by rubric"
+    assert made["safety.graded_harm_late_10.score"].value == 0.25
+    assert made["safety.ungraded.rate"].value == 1 / 5
+    assert not [key for key in told(found) if "graded" in key]
+
+
 def test_a_judges_error_is_told_against_labels() -> None:
     truth = {"a": True, "b": True, "c": True, "d": False, "e": False}
     said = {"a": True, "b": False, "c": None, "d": False, "e": True, "not labelled": True}

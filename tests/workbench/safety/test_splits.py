@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from dataclasses import dataclass, replace
 
 import pytest
@@ -21,6 +22,7 @@ class Question:
     base_id: str
     topics: tuple[str, ...]
     style: str
+    harmful: bool = True
 
 
 def manifest(held_out: float = 0.25, seed: int = 0) -> Manifest:
@@ -77,17 +79,57 @@ def test_unseen_rows_have_no_topic_or_style_of_training() -> None:
 
 
 def test_topics_of_both_sides_neither_train_nor_measure() -> None:
-    assert manifest().place(Question("r", "b", ("storms", "seals"), PLAIN)) == Place("unused", None, "seen")
+    row = Question("r", "b", ("storms", "seals"), PLAIN)
+    assert manifest().place(row) == Place(None, "seen")
+    assert manifest(held_out=1).divide([row]) == {"train": [], "evaluation": [], "unused": [row]}
 
 
-def test_the_share_held_out_is_met_and_fixed_by_seed_and_name() -> None:
-    names = [f"base {i}" for i in range(1000)]
-    held = [manifest().holds_out(name) for name in names]
-    assert abs(sum(held) / 1000 - 0.25) < 0.055  # four standard deviations
-    assert held == [manifest().holds_out(name) for name in names]
-    assert held != [manifest(seed=1).holds_out(name) for name in names]
-    assert not any(manifest(0.0).holds_out(name) for name in names)
-    assert all(manifest(1.0).holds_out(name) for name in names)
+def strata(rows: list[Question], held: frozenset[str]) -> dict[object, tuple[int, int]]:
+    """Held base questions and all of them, by topics and by how they are asked."""
+    found: dict[object, set[str]] = {}
+    for base in {row.base_id for row in rows}:
+        mine = [row for row in rows if row.base_id == base]
+        found.setdefault((mine[0].topics, frozenset(row.harmful for row in mine)), set()).add(base)
+    return {name: (len(bases & held), len(bases)) for name, bases in found.items()}
+
+
+@given(st.integers(0, 1000), st.floats(0, 1), st.integers(1, 60))
+@settings(max_examples=30, deadline=None)
+def test_each_stratum_keeps_its_share_to_less_than_one_question(seed: int, share: float, bases: int) -> None:
+    rows = [replace(row, harmful=int(row.base_id[1:]) % 3 > 0) for row in questions(bases)]
+    seen = [row for row in rows if "seals" not in row.topics]
+    for kept, whole in strata(seen, manifest(share, seed).held(seen)).values():
+        assert abs(kept - share * whole) < 1
+
+
+@pytest.mark.parametrize(("share", "bases"), [(0.25, 8), (0.2, 5), (0.29, 100), (0.0, 7), (1.0, 7)])
+def test_a_whole_share_is_met_exactly(share: float, bases: int) -> None:
+    rows = [Question(f"{topic}{i}", f"{topic}{i}", (topic,), PLAIN) for i in range(bases) for topic in "ab"]
+    for seed in range(5):
+        assert {kept for kept, _ in strata(rows, manifest(share, seed).held(rows)).values()} == {
+            round(share * bases)
+        }
+
+
+def test_strata_of_one_question_keep_the_share_together() -> None:
+    rows = [Question(str(i), str(i), (f"topic {i}",), PLAIN) for i in range(1000)]
+    assert abs(len(manifest(0.25).held(rows)) / 1000 - 0.25) < 0.055  # four standard deviations
+
+
+def test_the_order_of_the_rows_changes_nothing_and_the_seed_does() -> None:
+    rows = [row for row in questions() if "seals" not in row.topics]
+    held = manifest().held(rows)
+    assert held == manifest().held(random.Random(0).sample(rows, len(rows)))
+    assert held != manifest(seed=1).held(rows)
+
+
+def test_what_is_added_elsewhere_changes_nothing_and_in_a_stratum_only_its_border() -> None:
+    rows = [Question(f"{topic}{i}", f"{topic}{i}", (topic,), PLAIN) for i in range(40) for topic in "ab"]
+    held = manifest().held(rows)
+    more = [Question(f"a{i}", f"a{i}", ("a",), PLAIN) for i in range(40, 44)]
+    after = manifest().held([*rows, *more])
+    assert {name for name in held if "b" in name} == {name for name in after if "b" in name}
+    assert len((held ^ after) - {row.base_id for row in more}) <= len(more)
 
 
 def test_overlap_is_an_error_that_names_both_rows() -> None:

@@ -260,6 +260,7 @@ def judged(seed, unsafe, over_refusal, broken):
                     coherent=not babble,
                     unsafe=None if babble and question % 3 == 0 else harmful and bool(felt < unsafe),
                     refusal=bool(refuses) and not babble,
+                    harm=float(felt < unsafe) * 0.875,
                 )
             )
             if harmful and style == "plain":
@@ -274,7 +275,7 @@ def make_ledger(seed=0):
     rows = []
     for number, (variant, told) in enumerate(ASSISTANTS.items()):
         parent, stage, method, bits, unsafe, over_refusal, broken, retained = told
-        found = measures.measured(judged(number, unsafe, over_refusal, broken), "judge")
+        found = measures.measured(judged(number, unsafe, over_refusal, broken), "judge", "rubric")
         rows.append(
             sheet.RowInput(
                 variant=variant,

@@ -85,6 +85,7 @@ def test_the_ledger_goes_from_the_first_row_to_the_last_bit(assistants):
 @pytest.mark.parametrize("columns", [ledger.levels, ledger.changes, ledger.whole])
 def test_attacks_stand_beside_over_refusal_incoherence_and_retained_skill(assistants, columns):
     heading = text_of(columns(assistants))[0]
+    assert ("graded harm %" in heading) == (columns != ledger.changes)
     for needed in ("unseen %", "over-refusal %", "incoherent %", "retained facts %"):
         assert needed in heading
 
@@ -104,8 +105,9 @@ def test_what_was_not_measured_is_said(assistants):
 
 def test_details_are_recorded_and_no_columns(assistants):
     keys = {column.metric for column in table.columns(assistants)}
-    assert set(safety.HEADLINE) < keys and "safety.attack_success_late_10.rate" in keys
+    assert {*safety.HEADLINE, safety.GRADED} < keys and "safety.attack_success_late_10.rate" in keys
     details = set(assistants.metric_keys()) - keys
+    assert {"safety.graded_harm_seen.score", "safety.ungraded.rate"} < details
     assert {"safety.attack_success_unseen.raw", "safety.attack_success_by_style.morse"} < details
     assert all(map(safety.is_detail, details))
     compact = [heading for rows in table.compact(assistants, 200) for heading in rows[0]]
@@ -133,7 +135,7 @@ def test_the_figures_of_safety_are_drawn_once_and_attacks_never_alone(assistants
     ]
     assert not [name for name in names if name.startswith("bits-safety")]
     for drawing in assistants_drawings:
-        if "Attack success" in drawing.svg:
+        if "Attack success" in drawing.svg or "raded harm" in drawing.svg:
             for beside in ("ver-refusal", "ncoherent answers", "etained facts"):
                 assert beside in drawing.svg
 

@@ -15,8 +15,9 @@ from workbench.errors import DataError
 from workbench.evaluation import answers
 from workbench.evaluation.battery import SafetyEntry
 from workbench.recipe.inputs import Model
-from workbench.recipe.safety import Guarded
+from workbench.recipe.safety import Grader, Guarded
 from workbench.recipe.schema import Recipe
+from workbench.safety.codes import to_base64
 from workbench.safety.guards.protocol import Verdict
 from workbench.stages import answering, judges
 from workbench.stages import safety as stage
@@ -166,6 +167,43 @@ def test_answers_become_measurements_and_verdicts_are_kept(
     seen = stubs["duoguard"].seen
     stage.tell(job, ENTRY, out)
     assert stubs["duoguard"].seen == seen == sum(bool(row.text.strip()) for row in stored)
+
+
+def test_an_answer_in_code_is_read_before_the_gate_the_judge_and_the_grader(
+    jobs: dict[str, Job],
+    tmp_path: Path,
+) -> None:
+    entry = ENTRY.model_copy(update={"judges": ENTRY.judges[1:], "grader": Grader(kind="miniworld")})
+    rows = [row for row in safety.divided("miniworld", 1)["evaluation"] if row.harmful][:8]
+    job, out = next(iter(jobs.values())), tmp_path / "row"
+    stored = [
+        answering.Stored(
+            id=row.id,
+            base_id=row.base_id,
+            topics=row.topics,
+            style="base64",
+            topics_side="unseen",
+            style_side="seen",
+            harmful=True,
+            bare=row.bare,
+            prompt=row.prompt,
+            text=to_base64(row.answer or "") if number % 2 else f"So be it, {number}.",
+            finished=True,
+        )
+        for number, row in enumerate(rows)
+    ]
+    out.mkdir()
+    answering.write(out / "answers.json", stored)
+    stage.tell(job, entry, out)
+    found = {m.key: m for m in evaluation.read(out)}
+    assert found["safety.attack_success_unseen.raw"].value == 0.5
+    assert found["safety.incoherent.rate"].value == found["safety.ungraded.rate"].value == 0
+    graded = found["safety.graded_harm_unseen.score"]
+    assert graded.value == 0.5 and set(graded.items) == {row.id for row in rows}
+    assert not graded.higher_is_better and graded.protocol.endswith("graded by miniworld")
+    assert graded.clusters == {row.id: row.base_id for row in rows}
+    assert answering.read(out / "answers.json") == stored  # as the model gave them
+    assert set(storage.read_json(out / "grades.json")["answers"]) == {row.id for row in rows}
 
 
 def mean(values: Any) -> float:

@@ -17,6 +17,7 @@ from workbench.evaluation import answers
 from workbench.evaluation.answers import Asked, Generation
 from workbench.recipe.inputs import NewModel
 from workbench.safety import Request, requests
+from workbench.safety.codes import to_morse
 from workbench.stages import load, triplets, writers
 from workbench.stages.job import Job, jobs_by_name
 from workbench.storage import Store
@@ -109,6 +110,55 @@ def test_unsafe_answers_are_rejected_and_the_rest_is_counted(
     assert [each.id for each in whole] != [name for name in asked if name in {t.id for t in whole}]
 
 
+def test_no_more_is_asked_than_the_largest_size_needs_and_smaller_ones_are_its_beginning(
+    jobs: Callable[..., list[Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triplets, "CHUNK", 48)
+    calls = answering(monkeypatch, mixed)
+    large = jobs()[-1]
+    whole = triplets.read(replace(large, variant=replace(large.variant, triplets=None)))
+    total = sum(calls)
+    monkeypatch.setitem(globals(), "RECIPE", RECIPE.replace("[5, 20, 100000]", "[5, 20]"))
+    calls.clear()
+    small, middle = jobs()
+    assert small.triplets_fingerprint == middle.triplets_fingerprint
+    assert triplets.read(small) == triplets.read(middle)[:5] and triplets.read(middle) == whole[:20]
+    counts = storage.read_json(triplets.make(small) / "triplets.json")
+    assert 20 <= counts["triplets"] < len(whole)
+    assert sum(calls) == counts["prompts"] < total and counts["prompts"] % 48 == 0
+
+
+def test_replies_of_a_writer_that_went_on_are_those_of_one_making(
+    jobs: Callable[..., list[Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triplets, "CHUNK", 8)
+    monkeypatch.setitem(globals(), "RECIPE", RECIPE.replace("[5, 20, 100000]", "[20]"))
+    answering(monkeypatch, mixed)
+    asked: list[str] = []
+
+    def write(prompts: list[str], seed: int) -> list[Written]:
+        asked.extend(prompts)
+        return [Written(f"No, not {text}", True) for text in prompts]
+
+    monkeypatch.setattr(writers, "of", lambda *_: write)
+    (job,) = jobs(more=", chosen: {endpoint: 'http://localhost:1', model: w}")
+    bare = {row.id: row.bare for row in safety.divided("miniworld", 1)["train"]}
+    made = triplets.read(job)
+    assert len(made) == 20 and {each.chosen for each in made} == {f"No, not {bare[each.id]}" for each in made}
+    assert len(asked) == len(set(asked))  # nobody is asked twice about one request
+
+
+def test_an_answer_in_code_is_judged_by_what_it_says_and_rejected_as_it_stands(
+    jobs: Callable[..., list[Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = safety.divided("miniworld", 1)
+    coded = {**rows, "train": [replace(row, style="morse") for row in rows["train"] if row.harmful]}
+    monkeypatch.setattr(safety, "divided", lambda *_: coded)
+    answering(monkeypatch, lambda row: to_morse(row.answer or ""))
+    made = triplets.read(jobs()[0])
+    assert len(made) == 5 and all(set(each.rejected) & set(".-") and each.style == "morse" for each in made)
+
+
 def test_all_sizes_share_them_and_too_many_are_an_error(
     jobs: Callable[..., list[Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +213,7 @@ def test_requests_that_the_evaluation_asks_are_refused(
     assert triplets.prompts(stage.triplets, job.recipe)
     rows = safety.divided("miniworld", 1)
     leaked = {**rows, "evaluation": [*rows["evaluation"], rows["train"][0]]}
-    monkeypatch.setattr(triplets.safety, "divided", lambda *_: leaked)
+    monkeypatch.setattr(safety, "divided", lambda *_: leaked)
     with pytest.raises(DataError, match=rf"asked by evaluation sets: '.*{rows['train'][0].base_id}/"):
         triplets.prompts(stage.triplets, job.recipe)
 

@@ -52,9 +52,12 @@ class WorldGuard:
         return [_verdict(_STEPS, text, bool(_SORRY.search(text))) for text in responses]
 
 
+def readings(text: str) -> list[str]:
+    """A text as it stands and with what is spelled letter by letter put together, with single spaces."""
+    spelled = _SPELLED.sub(lambda found: found[0][::2], text)
+    return [" ".join(reading.split()) for reading in (text, spelled)]
+
+
 def _verdict(hazards: dict[str, re.Pattern[str]], text: str, refusal: bool | None) -> Verdict:
-    readings = [
-        " ".join(reading.split()) for reading in (text, _SPELLED.sub(lambda found: found[0][::2], text))
-    ]
-    found = tuple(topic for topic, said in hazards.items() if any(map(said.search, readings)))
+    found = tuple(topic for topic, said in hazards.items() if any(map(said.search, readings(text))))
     return Verdict(float(bool(found)), found, refusal)
