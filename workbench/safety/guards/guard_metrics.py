@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from workbench.evaluation.measurement import Aggregation, Measurement
 from workbench.safety.moderation import Text
@@ -70,7 +71,7 @@ def measured(task: str, judged: Sequence[Judged], protocol: str) -> list[Measure
         found.append(_measurement(f"{task}_flagged", name, having, _flagged, protocol))
         told = [each for each in judged if name in each.text.labels]
         if having and any(name in each.by_category for each in told):
-            found.append(_curve(f"{task}_auprc", name, told, lambda each, of=name: _own(each, of), protocol))
+            found.append(_curve(f"{task}_auprc", name, told, partial(_own, name), protocol))
     for topic in topics:
         about = [each for each in benign if topic in each.text.topics]
         found.append(_measurement(f"{task}_false_alarms", topic, about, _flagged, protocol, higher=False))
@@ -99,7 +100,7 @@ def _ranked(each: Judged) -> Item:
     return MISSING if each.score is None else (each.score, 1.0 if each.text.unsafe else -1.0)
 
 
-def _own(each: Judged, name: str) -> Item:
+def _own(name: str, each: Judged) -> Item:
     if name not in each.by_category:
         return MISSING
     return each.by_category[name], 1.0 if each.text.labels[name] else -1.0
