@@ -14,11 +14,11 @@ from workbench import evaluation, storage
 from workbench.evaluation.battery import ModerationEntry
 from workbench.recipe.inputs import Model
 from workbench.recipe.safety import Guarded
-from workbench.recipe.schema import Recipe
+from workbench.recipe.schema import Evaluate, Recipe
 from workbench.safety import moderation as sets
 from workbench.safety.guards.protocol import Verdict, check_rows
 from workbench.safety.moderation import Text
-from workbench.stages import judges, moderation
+from workbench.stages import evaluate, judges, moderation
 from workbench.stages.job import Job, jobs_by_name
 from workbench.storage import Store
 
@@ -142,3 +142,21 @@ def test_a_guard_without_categories_of_its_own(
     moderation.tell(job, ENTRY, tmp_path)
     keys = [each.key for each in evaluation.read(tmp_path)]
     assert "safety.moderation.auprc" in keys and not [key for key in keys if "_auprc" in key]
+
+
+def test_labelled_texts_are_part_of_guarded_rows_alone(
+    tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other texts measure the guarded row anew, and leave the others as they are."""
+    recipe = Recipe(
+        name="r",
+        description="",
+        model=Model(path=str(tiny_model_folder)),
+        stages=[Guarded.model_validate({"kind": "guard", "guard": {"kind": "miniworld"}})],
+        evaluate=Evaluate(battery="miniworld-guards"),
+    )
+    jobs = jobs_by_name(recipe, Store(tmp_path / "store"))
+    before = {name: evaluate.fingerprint(job) for name, job in jobs.items()}
+    monkeypatch.setattr(evaluate, "moderation_identity", lambda name, seed: {"rows": "others"})
+    after = {name: evaluate.fingerprint(job) for name, job in jobs.items()}
+    assert before["base"] == after["base"] and before["guarded"] != after["guarded"]
