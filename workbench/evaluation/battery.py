@@ -94,6 +94,17 @@ class SafetyEntry(Section):
         return self
 
 
+class ModerationEntry(Section):
+    """Labelled texts, against which the guards of a run are scored."""
+
+    texts: Part = Field(description="a file of evals/moderation, without .yaml")
+    by_category: bool = Field(
+        default=False,
+        description="score each category alone too, where a guard can and bears its name; a llama-guard "
+        "reads each text once more for each of them",
+    )
+
+
 class Battery(Section):
     """What is measured on each row of a run."""
 
@@ -102,6 +113,9 @@ class Battery(Section):
     tasks: tuple[TaskEntry, ...] = ()
     language: tuple[TextEntry, ...] = ()
     safety: SafetyEntry | None = None
+    moderation: ModerationEntry | None = Field(
+        default=None, description="measured on rows of guards only, of the guard and not of its model"
+    )
     task_folders: tuple[str, ...] = Field(default=(), description="folders of lm-eval tasks in evals/")
     builtin: bool = Field(default=False, description="lm-eval's own tasks may be named too")
     chat: bool = Field(default=False, description="ask everything through the model's chat template")
@@ -111,8 +125,8 @@ class Battery(Section):
     def _sound(self) -> Battery:
         names = [f"{entry.aspect}.{entry.name}" for entry in self.tasks]
         names += [f"{entry.aspect}.{entry.name}" for entry in self.language]
-        if not names and self.safety is None:
-            raise ValueError("measures nothing: name tasks, language or safety")
+        if not names and self.safety is None and self.moderation is None:
+            raise ValueError("measures nothing: name tasks, language, safety or moderation")
         if repeated := [name for name, times in Counter(names).items() if times > 1]:
             raise ValueError(f"two entries are named {', '.join(repeated)}: names differ within an aspect")
         if self.tasks and not self.task_folders and not self.builtin:
@@ -139,7 +153,7 @@ def battery_identity(name: str | Path) -> dict[str, Any]:
         if path.suffix in KINDS
     }
     return {
-        "battery": battery.model_dump(mode="json"),
+        "battery": battery.model_dump(mode="json", exclude={"moderation"}),
         "lm_eval": importlib.metadata.version("lm_eval"),
         "files": digests,
     }

@@ -6,13 +6,14 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from workbench import storage
 
 Aspect = Literal["new", "retained", "safety", "language"]
-Aggregation = Literal["mean", "perplexity", "bits_per_byte"]
+Aggregation = Literal["mean", "perplexity", "bits_per_byte", "average_precision"]
 
 
 def value(items: Iterable[tuple[float, float]], aggregation: Aggregation) -> float:
@@ -21,8 +22,13 @@ def value(items: Iterable[tuple[float, float]], aggregation: Aggregation) -> flo
     Items with a denominator of 0 say nothing; where all are such, x is NaN. mean is x; perplexity is exp(x)
     of nats over tokens, infinite where no float is large enough; bits_per_byte is x / ln 2 of nats over
     bytes.
+
+    average_precision is no such ratio: a numerator is the score of an item, and its denominator 1 where the
+    item is positive, -1 where it is negative.
     """
     pairs = list(items)
+    if aggregation == "average_precision":
+        return _average_precision(pairs)
     whole = math.fsum(denominator for _, denominator in pairs)
     x = math.fsum(numerator for numerator, _ in pairs) / whole if whole else math.nan
     if aggregation == "mean":
@@ -30,6 +36,17 @@ def value(items: Iterable[tuple[float, float]], aggregation: Aggregation) -> flo
     if aggregation == "bits_per_byte":
         return x / math.log(2)
     return math.inf if x >= math.log(sys.float_info.max) else math.exp(x)
+
+
+def _average_precision(items: Sequence[tuple[float, float]]) -> float:
+    """Sum over thresholds of precision times the rise of recall; NaN without a positive."""
+    positives, found, taken, area = sum(label > 0 for _, label in items), 0, 0, 0.0
+    told = sorted((pair for pair in items if pair[1]), key=lambda pair: -pair[0])
+    for _, tied in groupby(told, key=lambda pair: pair[0]):  # no threshold parts equal scores
+        labels = [label > 0 for _, label in tied]
+        found, taken = found + sum(labels), taken + len(labels)
+        area += found / taken * sum(labels)
+    return area / positives if positives else math.nan
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def check(data: dict[str, Any]) -> Said:
     said += check_preparation.check(data)
     said += check_curricula.check(data, stages, made)
     said += check_synthetic.check(data, made, certain=certain)
-    said += check_safety.check(data, stages, made, certain=certain)
+    said += check_safety.check(data, stages, made, _references(data), certain=certain)
     if engine is not None:
         said += _engine(engine, stages)
     if certain:

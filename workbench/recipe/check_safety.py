@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -21,8 +21,23 @@ _SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
 Faults = Iterator[tuple[KeyPath, str]]
 
 
-def check(data: dict[str, Any], stages: list[Stage | None], made: list[Variant], *, certain: bool) -> Said:
-    """What is wrong with the safety of a recipe, as key paths and messages."""
+def check(
+    data: dict[str, Any],
+    stages: list[Stage | None],
+    made: list[Variant],
+    references: Iterable[tuple[KeyPath, str]],
+    *,
+    certain: bool,
+) -> Said:
+    """What is wrong with the safety of a recipe, as key paths and messages.
+
+    Args:
+        data: the recipe as plain values.
+        stages: None stands for one that cannot be read.
+        made: the variants.
+        references: where sources are named, and which.
+        certain: whether all variants are known.
+    """
     declared = data.get("data", {})
     sources = {
         name: readable(_SOURCE, source)
@@ -34,6 +49,9 @@ def check(data: dict[str, Any], stages: list[Stage | None], made: list[Variant],
             said += _exchanges(stage, index, sources)
         if certain:
             said += _named(stage, index, made)
+            said += _judging(stage, index, made)
+    if certain:
+        said += _sifted(references, sources, made)
     return said + _patched(made) + _guarded(made)
 
 
@@ -71,6 +89,42 @@ def _named(stage: Stage | None, index: int, made: list[Variant]) -> Faults:
             hint = meant(nearest(name, before))
             there = ", ".join(before) or "none"
             yield where, f'no variant "{name}" is made before;{hint} there are: {there}'
+
+
+def _judging(stage: Stage | None, index: int, made: list[Variant]) -> Faults:
+    """A judge that is quantized judges otherwise, and would be taken for a change of what it judges."""
+    final = quantized(made)
+    if isinstance(stage, Safety) and stage.triplets.judge.variant in final:
+        path: KeyPath = ("stages", index, "triplets", "judge", "variant")
+        yield path, f"{stage.triplets.judge.variant} is quantized; name the variant that it was made from"
+    if isinstance(stage, Guarded) and stage.guard.variant in final:
+        yield (
+            ("stages", index, "guard", "variant"),
+            f"{stage.guard.variant} is quantized; name the variant that it was made from",
+        )
+
+
+def _sifted(
+    references: Iterable[tuple[KeyPath, str]], sources: dict[str, Source | None], made: list[Variant]
+) -> Faults:
+    """A guard that sifts stands before all that reads what it lets through."""
+    named = list(references)
+    guards = {variant.name: variant.stage_index for variant in made if variant.kind == "guard"}
+    for name, source in sources.items():
+        if source is None or source.sifted_by is None:
+            continue
+        place = guards.get(source.sifted_by)
+        if place is None:
+            hint = meant(nearest(source.sifted_by, guards))
+            there = ", ".join(guards) or "none"
+            message = f'no guard stage is named "{source.sifted_by}";{hint} there are: {there}'
+            yield ("data", name, "sifted_by"), message
+            continue
+        for path, read in named:
+            reader = path[1] if path[0] == "stages" else -1
+            if read == name and isinstance(reader, int) and reader <= place:
+                message = f"{name} is sifted by {source.sifted_by}, which stands no earlier; move it up"
+                yield path, message
 
 
 def _patched(made: list[Variant]) -> Said:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from workbench.recipe.preparation import Generated, Synthetic, Where
-from workbench.recipe.section import Count, Index, Section
+from workbench.recipe.section import Count, Index, Name, Section
 
 ASSISTANTS = ("assistant", "gullible", "harmless")  # of the miniature world
 
@@ -105,7 +105,15 @@ class Source(Section):
     moderation: str | None = Field(
         default=None,
         description="a file of evals/requests, without .yaml: its requests that may be trained on, and "
-        "answers to them, labelled; exchanges that teach a guard of the kind wildguard",
+        "answers to them, labelled; exchanges that teach a guard",
+    )
+    form: Literal["wildguard", "llama-guard"] | None = Field(
+        default=None, description="kind of guard that moderation teaches; default: wildguard"
+    )
+    taxonomy: Name | None = Field(
+        default=None,
+        description="form llama-guard only: a file of categories that bear the names of the topics; default: "
+        "the names alone",
     )
     prepared: str | None = Field(default=None, description="a preparation of this recipe")
     where: Where | None = Field(default=None, description="which documents of the preparation")
@@ -133,6 +141,10 @@ class Source(Section):
         default=None,
         description="take exchanges instead of texts, told by the chat template of the model's tokenizer",
     )
+    sifted_by: str | None = Field(
+        default=None,
+        description="a guard stage of this recipe: only the exchanges whose answers its guard calls safe",
+    )
     documents: tuple[Index, Index] | None = Field(
         default=None,
         description="use only documents start..stop-1 of the source, so that text can be held out",
@@ -149,6 +161,10 @@ class Source(Section):
             )
         if self.where is not None and self.prepared is None:
             raise ValueError("where chooses among the documents of a preparation; name it with prepared")
+        if self.form is not None and self.moderation is None:
+            raise ValueError("form says which guard a moderation source teaches; this source is none")
+        if self.taxonomy is not None and self.form != "llama-guard":
+            raise ValueError("taxonomy is what a guard of the form llama-guard is taught to read; say form")
         if (self.hub is None) != (self.revision is None):
             raise ValueError("hub and revision go together: pin the 40-digit commit of the hub data set")
         if self.documents and self.documents[0] >= self.documents[1]:
@@ -164,6 +180,8 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _exchanges(self) -> Source:
+        if self.sifted_by is not None and not self.exchanges:
+            raise ValueError("sifted_by: a guard judges answers, and this source has none; give it chat")
         if self.chat is None:
             return self
         if (self.path is None and self.hub is None) or (self.path or "").endswith(".txt"):

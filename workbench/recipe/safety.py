@@ -31,6 +31,9 @@ class Judge(Section):
     taxonomy: Name | None = Field(
         default=None, description="llama-guard only: a file of the categories; default: llama-guard-3"
     )
+    categories: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="only these categories of the taxonomy; default: all"
+    )
     threshold: Share = Field(default=0.5, description="probability above which it is unsafe")
 
     @model_validator(mode="after")
@@ -40,8 +43,9 @@ class Judge(Section):
             raise ValueError(f"the judge miniworld is a set of rules; leave out {' and '.join(given)}")
         if self.kind != "miniworld" and len(given) != 1:
             raise ValueError(f"{self.kind} needs exactly one of model, variant")
-        if self.taxonomy is not None and self.kind != "llama-guard":
-            raise ValueError(f"taxonomy is for llama-guard; {self.kind} has categories of its own")
+        swapped = [key for key in ("taxonomy", "categories") if getattr(self, key) is not None]
+        if swapped and self.kind != "llama-guard":
+            raise ValueError(f"{swapped[0]} is for llama-guard; {self.kind} has categories of its own")
         return self
 
 

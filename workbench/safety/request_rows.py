@@ -1,4 +1,4 @@
-"""Rows of a request set in a data file: .csv, .jsonl, or a pinned data set of the hub."""
+"""Rows of a data file: .csv, .jsonl, or a pinned data set of the hub; and the requests that they hold."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Columns(Section):
     refusal: str | None = Field(default=None, description="an answer that refuses")
 
 
-class RequestRows(Section):
-    """Where the rows of a set come from, and what they hold."""
+class Origin(Section):
+    """Where rows come from."""
 
     path: str | None = Field(
         default=None, description="a .csv or .jsonl file; may begin with $WORKBENCH_DATA"
@@ -38,7 +38,6 @@ class RequestRows(Section):
     )
     subset: str | None = Field(default=None, description="configuration name of the hub data set")
     split: str = Field(default="train", description="split of the hub data set")
-    columns: Columns
     where: dict[str, str] = Field(
         default_factory=dict, description="only rows with these values, as in {label: safe}"
     )
@@ -50,6 +49,12 @@ class RequestRows(Section):
         if (self.hub is None) != (self.revision is None):
             raise ValueError("hub and revision go together: pin the 40-digit commit of the hub data set")
         return self
+
+
+class RequestRows(Origin):
+    """Where the rows of a request set come from, and what they hold."""
+
+    columns: Columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,49 +77,69 @@ def bare(origin: RequestRows) -> list[Bare]:
     """
     made: list[Bare] = []
     places: dict[str, str] = {}
-    where = str(origin.path or origin.hub)
-    for number, (where, row) in enumerate(_hub(origin) if origin.hub else _local(origin), 1):
-        if any(str(_value(row, key, where)) != value for key, value in origin.where.items()):
-            continue
+    for number, where, row in read(origin):
         found = _bare(row, origin.columns, number, where)
         if found.id in places:
             raise DataError(f"{where}: id {found.id} is that of {places[found.id]} too; ids must be unique")
         places[found.id] = where
         made.append(found)
-    if not made:
-        asked = ", ".join(f"{key}: {value}" for key, value in origin.where.items())
-        raise DataError(f"{where}: no row{f' with {asked}' if asked else ''}; correct path or where")
     return made
 
 
+def read(origin: Origin) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """The rows with the values of `where`: number from 1, place for messages, and what they hold.
+
+    Raises:
+        DataError: no such file, one that cannot be read, or no such row.
+    """
+    some, where = False, str(origin.path or origin.hub)
+    for number, (where, row) in enumerate(_hub(origin) if origin.hub else _local(origin), 1):
+        if all(str(value(row, key, where)) == wanted for key, wanted in origin.where.items()):
+            some = True
+            yield number, where, row
+    if not some:
+        asked = ", ".join(f"{key}: {wanted}" for key, wanted in origin.where.items())
+        raise DataError(f"{where}: no row{f' with {asked}' if asked else ''}; correct path or where")
+
+
 def _bare(row: dict[str, Any], columns: Columns, number: int, where: str) -> Bare:
-    topics = _value(row, columns.topic, where) if columns.topic else []
+    topics = value(row, columns.topic, where) if columns.topic else []
     topics = tuple(topics if isinstance(topics, list) else [topics])
     if columns.topic and not (topics and all(isinstance(topic, str) and topic.strip() for topic in topics)):
         raise DataError(f"{where}: {columns.topic} names no topic; give one text or a list of them")
     return Bare(
-        id=str(_value(row, columns.id, where)) if columns.id else str(number),
+        id=str(value(row, columns.id, where)) if columns.id else str(number),
         topics=topics,
-        request=_text(row, columns.request, where),
-        answer=_text(row, columns.answer, where) if columns.answer else None,
-        refusal=_text(row, columns.refusal, where) if columns.refusal else None,
+        request=text(row, columns.request, where),
+        answer=text(row, columns.answer, where) if columns.answer else None,
+        refusal=text(row, columns.refusal, where) if columns.refusal else None,
     )
 
 
-def _value(row: dict[str, Any], key: str, where: str) -> Any:
+def value(row: dict[str, Any], key: str, where: str) -> Any:
+    """What a row holds under a key.
+
+    Raises:
+        DataError: there is no such column.
+    """
     if key not in row:
         raise DataError(f"{where}: no column {key}; there are {', '.join(map(str, row))}")
     return row[key]
 
 
-def _text(row: dict[str, Any], key: str, where: str) -> str:
-    text = _value(row, key, where)
-    if not isinstance(text, str) or not text.strip():
+def text(row: dict[str, Any], key: str, where: str) -> str:
+    """A text that a row holds under a key, without white space around it.
+
+    Raises:
+        DataError: there is no such column, or no text in it.
+    """
+    found = value(row, key, where)
+    if not isinstance(found, str) or not found.strip():
         raise DataError(f"{where}: {key} is empty or no text; every row needs one")
-    return text.strip()
+    return found.strip()
 
 
-def _local(origin: RequestRows) -> Iterator[tuple[str, dict[str, Any]]]:
+def _local(origin: Origin) -> Iterator[tuple[str, dict[str, Any]]]:
     from workbench import data  # imports torch
 
     assert origin.path
@@ -139,7 +164,7 @@ def _parsed(line: str) -> Any:
         return None
 
 
-def _hub(origin: RequestRows) -> Iterator[tuple[str, dict[str, Any]]]:
+def _hub(origin: Origin) -> Iterator[tuple[str, dict[str, Any]]]:
     import datasets
 
     where = f"hub data set {origin.hub} at {str(origin.revision)[:8]}, {origin.split}"

@@ -85,6 +85,7 @@ def _against(sheet: Sheet, row: Row, other: str | None) -> list[Comparison]:
         comparison
         for metric, comparison in found.items()
         if not wording.repeats(metric, found) and not safety.of_answers(metric)
+        if not safety.is_detail(metric)
     ]
 
 

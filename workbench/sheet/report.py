@@ -22,6 +22,7 @@ from workbench.sheet import (
     compare,
     findings,
     frontier,
+    guard_table,
     ledger,
     plots,
     preparation_table,
@@ -72,7 +73,7 @@ def write(
     gaps, planes = stability.gaps(sheet, curves), frontier.frontiers(sheet)
     prepared = folder / "preparation.json"
     tables = preparation_table.tables(storage.read_json(prepared)) if prepared.is_file() else []
-    against = published.tables(sheet, printed) if printed else []
+    against = [*guard_table.tables(sheet), *(published.tables(sheet, printed) if printed else [])]
     page = html(sheet, drawings, gaps, command, record, expect, [*tables, *against])
     storage.write_text(folder / "report.html", page)
     storage.write_text(folder / "sheet.md", markdown(sheet, gaps, command, expect, against))

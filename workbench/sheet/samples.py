@@ -101,11 +101,21 @@ def resample(samples: Mapping[str, Sample], seed: int) -> dict[str, Sample]:
         rows = [row for row, s in samples.items() if (s.ids, s.owners) == items and s.value is not None]
         if not rows:
             continue
-        columns = [part for row in rows for part in (samples[row].numerators, samples[row].denominators)]
         key = zlib.crc32(samples[rows[0]].measurement.key.encode())
+        owners = None if items[1] is None else np.array(items[1])
+        for row in [row for row in rows if samples[row].measurement.aggregation == "average_precision"]:
+            sample = samples[row]
+            scores = statistics.resampled_precisions(
+                sample.numerators, sample.denominators, owners, (seed, key)
+            )
+            drawn[row] = replace(sample, draws=scores)
+            rows.remove(row)
+        if not rows:
+            continue
+        columns = [part for row in rows for part in (samples[row].numerators, samples[row].denominators)]
         values = np.column_stack(columns)  # [n, 2 * rows]
-        if items[1] is not None:
-            values = statistics.by_cluster(values, np.array(items[1]))
+        if owners is not None:
+            values = statistics.by_cluster(values, owners)
         sums = statistics.resampled_sums(values, (seed, key))  # [R, 2 * rows]
         for column, row in enumerate(rows):
             numerator, denominator = sums[:, 2 * column], sums[:, 2 * column + 1]

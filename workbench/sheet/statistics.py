@@ -1,7 +1,7 @@
 """Intervals and paired tests for scores that are ratios of sums over items.
 
 A score is x = sum(numerators) / sum(denominators) over its items (questions, windows of text), and
-then x itself, exp(x) (perplexity) or x / ln 2 (bits per byte).
+then x itself, exp(x) (perplexity) or x / ln 2 (bits per byte); or it is the average precision of a ranking.
 
 Items are independent, or come in clusters: one question asked in 18 styles is not 18 questions. Then what is
 drawn again are clusters with all their items. The percentile interval is too short where clusters are few,
@@ -24,7 +24,7 @@ Letters: n items, k scores, C clusters, R resamples.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,16 +89,47 @@ def resampled_sums(values: Array, seed: Sequence[int]) -> Array:
     Returns:
         [R, k].
     """
-    n, k = values.shape
+    return np.concatenate([counts @ values for counts in _drawn(len(values), seed, len(values))])
+
+
+def resampled_precisions(
+    scores: Array, labels: Array, owners: NDArray[np.int64] | None, seed: Sequence[int]
+) -> Array:
+    """Average precision in each resample; the draws are those of `resampled_sums` under the same seed.
+
+    Args:
+        scores: [n], the higher the likelier positive.
+        labels: [n], above 0 of a positive, below of a negative, 0 of an item that says nothing.
+        owners: [n], the cluster of each item, which is what is drawn; None where items are independent.
+        seed: entropy of the generator.
+
+    Returns:
+        [R]; NaN where no positive was drawn.
+    """
+    clusters = np.arange(len(scores)) if owners is None else owners
+    told = np.flatnonzero(labels)
+    order = told[np.argsort(-scores[told], kind="stable")]  # [m], of items that say something
+    ends = np.flatnonzero(np.diff(scores[order], append=np.nan))  # no threshold parts equal scores
+    positive = labels[order] > 0
+    found = []
+    for counts in _drawn(int(clusters.max()) + 1, seed, len(scores)):
+        weights = counts[:, clusters[order]]  # [rows, m]
+        taken = weights.cumsum(1)[:, ends]
+        right = (weights * positive).cumsum(1)[:, ends]
+        rises = np.diff(right, axis=1, prepend=0)
+        with np.errstate(invalid="ignore"):
+            found.append((rises * right / np.maximum(taken, 1)).sum(1) / right[:, -1])
+    return np.concatenate(found)
+
+
+def _drawn(n: int, seed: Sequence[int], cells: int) -> Iterator[NDArray[np.int64]]:
+    """How often each of n is in each of R resamples, some at a time, so that `cells` of each fit memory."""
     generator = np.random.default_rng(seed)
-    sums = np.empty((RESAMPLES, k))
-    step = max(1, _CELLS_AT_ONCE // n)
+    step = max(1, _CELLS_AT_ONCE // max(n, cells))
     for start in range(0, RESAMPLES, step):
         rows = min(step, RESAMPLES - start)
         drawn = generator.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]  # [rows, n]
-        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
-        sums[start : start + rows] = counts @ values
-    return sums
+        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
 
 
 def by_cluster(values: Array, owners: NDArray[np.int64]) -> Array:

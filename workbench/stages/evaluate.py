@@ -14,10 +14,12 @@ from transformers import PreTrainedModel
 from workbench import evaluation, models, safety, storage
 from workbench.data import TokenFile
 from workbench.evaluation import measurement
-from workbench.evaluation.battery import SafetyEntry
+from workbench.evaluation.battery import ModerationEntry, SafetyEntry
 from workbench.evaluation.fertility import fertility
+from workbench.recipe.safety import Guarded
 from workbench.recipe.schema import Recipe, Vocabulary
-from workbench.stages import prepare
+from workbench.safety.moderation import moderation_identity
+from workbench.stages import moderation, prepare
 from workbench.stages import safety as safety_stage
 from workbench.stages.identity import VERSIONS, grader_identity, judge_identity, source_identity
 from workbench.stages.job import Job
@@ -39,6 +41,7 @@ def fingerprint(job: Job) -> str:
             "battery": evaluation.battery_identity(section.battery),
             "texts": {entry.name: source_identity(entry.text, job.recipe) for entry in battery.language},
             **({"safety": _safety_identity(battery.safety, job.recipe)} if battery.safety else {}),
+            **_moderation_identity(battery.moderation, job),
             "metadata": metadata(job.recipe),
             **({"fertility": 1} if renews_vocabulary(job.recipe) else {}),
         }
@@ -53,6 +56,14 @@ def _safety_identity(entry: SafetyEntry, recipe: Recipe) -> dict[str, Any]:
         "judges": [judge_identity(judge, recipe) for judge in entry.judges],
         "grader": grader_identity(entry.grader, recipe) if entry.grader else None,
     }
+
+
+def _moderation_identity(entry: ModerationEntry | None, job: Job) -> dict[str, Any]:
+    """What determines the texts that a guard judges; the guard is part of its row. Nothing of other rows."""
+    if entry is None or not isinstance(job.variant.stage, Guarded):
+        return {}
+    texts = moderation_identity(entry.texts, job.recipe.seed)
+    return {"moderation": {**entry.model_dump(), "texts": texts, "version": VERSIONS["moderation"]}}
 
 
 def renews_vocabulary(recipe: Recipe) -> bool:
@@ -104,6 +115,8 @@ def build(job: Job, out: Path) -> None:
     del model  # a judge may need its memory
     if asked:
         safety_stage.tell(job, asked, out)
+    if harness.battery.moderation and isinstance(job.variant.stage, Guarded):
+        moderation.tell(job, harness.battery.moderation, out)
 
 
 def forward_speed(model: PreTrainedModel) -> float:

@@ -9,9 +9,11 @@ from workbench import data, evaluation, safety, storage
 from workbench.errors import RecipeError
 from workbench.recipe.inputs import Model, Source
 from workbench.recipe.preparation import Generated, Synthetic, Writer
-from workbench.recipe.safety import Grader, Judge
+from workbench.recipe.safety import Grader, Guarded, Judge
 from workbench.recipe.schema import Recipe
 from workbench.safety import grading
+from workbench.safety.guards import llama_guard
+from workbench.safety.guards.taxonomy import BUILT_IN, load_taxonomy, taxonomy_of
 from workbench.storage import Store
 
 # Raise a number when the same settings would make a different result.
@@ -23,12 +25,14 @@ VERSIONS = {
     "preparation": 1,
     "synthetic": 1,
     "generated": 1,
+    "sifted": 1,
     "load": 1,
     "pretrain": 3,
     "cpt": 3,
     "sft": 1,
     "safety": 1,
     "guard": 1,
+    "moderation": 1,
     "triplets": 2,
     "expand": 1,
     "fisher": 1,
@@ -44,7 +48,15 @@ VERSIONS = {
 
 
 def source_identity(source: Source, recipe: Recipe) -> dict[str, Any]:
-    """What determines the text of a source, for a fingerprint."""
+    """What determines the text of a source, for a fingerprint.
+
+    Raises:
+        RecipeError: what it is prepared, written or sifted by is not in the recipe.
+    """
+    if source.sifted_by:
+        whole = source.model_copy(update={"sifted_by": None})
+        judge = judge_identity(guard_of(source.sifted_by, recipe), recipe)
+        return {"sifted": source_identity(whole, recipe), "judge": judge, "version": VERSIONS["sifted"]}
     if source.miniworld:
         generated = source.model_dump(include={"miniworld", "documents"})
         topic = {"topic": source.topic} if source.topic else {}
@@ -54,7 +66,11 @@ def source_identity(source: Source, recipe: Recipe) -> dict[str, Any]:
         return {"requests": asked, "documents": source.documents}
     if source.moderation:
         asked = safety.requests_identity(source.moderation, recipe.seed)
-        return {"moderation": asked, "documents": source.documents}
+        form: dict[str, Any] = {}
+        if source.form == "llama-guard":
+            hazards = load_taxonomy(BUILT_IN / f"{source.taxonomy}.yaml").text if source.taxonomy else None
+            form = {"hazards": hazards, "draws": llama_guard.TAXONOMIES_EACH, "seed": recipe.seed}
+        return {"moderation": asked, "documents": source.documents, **form}
     if source.synthetic:
         return {**synthetic_identity(source.synthetic, recipe), "documents": source.documents}
     if source.generated:
@@ -63,6 +79,18 @@ def source_identity(source: Source, recipe: Recipe) -> dict[str, Any]:
         chosen = source.model_dump(include={"where", "documents"})
         return {"preparation": preparation_fingerprint(source.prepared, recipe), **chosen}
     return data.identity(source)
+
+
+def guard_of(name: str, recipe: Recipe) -> Judge:
+    """The guard of a stage.
+
+    Raises:
+        RecipeError: the recipe has no such stage.
+    """
+    for stage in recipe.stages:
+        if isinstance(stage, Guarded) and stage.name == name:
+            return stage.guard
+    raise RecipeError(f"sifted_by: no guard stage {name} in {recipe.name}; name one")
 
 
 def preparation_fingerprint(name: str, recipe: Recipe) -> str:
@@ -140,7 +168,8 @@ def judge_identity(judge: Judge, recipe: Recipe) -> dict[str, Any]:
     if judge.variant:
         model = {"variant": _of_variant(judge.variant, recipe)}
     seed = recipe.seed if judge.kind == "miniworld" else None
-    return {**judge.model_dump(include={"kind", "taxonomy", "threshold"}), "model": model, "seed": seed}
+    found = {**judge.model_dump(include={"kind", "taxonomy", "threshold"}), "model": model, "seed": seed}
+    return found | ({"hazards": taxonomy_of(judge).text} if judge.kind == "llama-guard" else {})
 
 
 def grader_identity(grader: Grader, recipe: Recipe) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,12 +13,10 @@ from workbench.recipe.schema import Recipe
 from workbench.safety.guards import DuoGuard, Guard, LlamaGuard, WildGuard, WorldGuard
 from workbench.safety.guards.llama_guard import V1, V3
 from workbench.safety.guards.pretrained import load_causal, load_classifier
-from workbench.safety.guards.taxonomy import BUILT_IN, load_taxonomy
+from workbench.safety.guards.taxonomy import BUILT_IN, DEFAULT, load_taxonomy, taxonomy_of
 from workbench.stages.job import job_of
 from workbench.stages.load import locate
 from workbench.storage import Store
-
-TAXONOMY = "llama-guard-3"
 
 
 def guard(judge: Judge, recipe: Recipe, store: Store) -> Guard:
@@ -36,7 +35,12 @@ def guard(judge: Judge, recipe: Recipe, store: Store) -> Guard:
     else:
         assert judge.model
         folder, dtype = locate(judge.model), judge.model.dtype
-    return _loaded(judge.kind, folder, dtype, judge.taxonomy or TAXONOMY, judge.variant is not None)
+    found = _loaded(judge.kind, folder, dtype, judge.variant is not None)
+    if isinstance(found, LlamaGuard):
+        hazards = taxonomy_of(judge)
+        # Version 1 has codes O1, O2, ...; all later ones S1, S2, ...
+        return replace(found, taxonomy=hazards, wording=V1 if hazards.prefix == "O" else V3)
+    return found
 
 
 def forget() -> None:
@@ -47,7 +51,7 @@ def forget() -> None:
 
 
 @lru_cache
-def _loaded(kind: str, folder: Path, dtype: str, taxonomy: str, trained_here: bool) -> Guard:
+def _loaded(kind: str, folder: Path, dtype: str, trained_here: bool) -> Guard:
     if kind == "duoguard":
         model, tokenizer = load_classifier(folder, getattr(torch, dtype))
     else:
@@ -57,6 +61,5 @@ def _loaded(kind: str, folder: Path, dtype: str, taxonomy: str, trained_here: bo
         return DuoGuard(model, tokenizer)
     if kind == "wildguard":
         return WildGuard(model, tokenizer, chat=trained_here)
-    hazards = load_taxonomy(BUILT_IN / f"{taxonomy}.yaml")
-    # Version 1 has codes O1, O2, ...; all later ones S1, S2, ...
-    return LlamaGuard(model, tokenizer, hazards, V1 if hazards.prefix == "O" else V3)
+    whole = load_taxonomy(BUILT_IN / f"{DEFAULT}.yaml")
+    return LlamaGuard(model, tokenizer, whole, chat=trained_here)

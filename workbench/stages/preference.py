@@ -76,7 +76,7 @@ def _write_pairs(
     for name, weight in job.mixture.items() if stage.share < 1 else ():
         weights[name] = (1 - stage.share) * weight
         asked = ceil(stage.steps * stage.batch_size * weights[name])
-        turns = prepare.exchanges(recipe.data[name], recipe, lambda prompt, answer: (prompt, answer))
+        turns = prepare.exchanges(job.store, recipe.data[name], recipe, lambda *turns: turns)
         kinds[name] = pairs.harmless(islice(turns, asked), refusals, recipe.seed, name)
     rows: list[dict[str, Any]] = []
     told: dict[str, dict[str, Any]] = {"weights": weights, "sizes": {}, "cut": {}, "left_out": {}}

@@ -14,8 +14,9 @@ from workbench.recipe.inputs import Source
 from workbench.recipe.safety import Safety
 from workbench.recipe.schema import Recipe
 from workbench.recipe.training import Sft
-from workbench.safety.guards import wildguard
-from workbench.stages import generated, synthetic
+from workbench.safety.guards import llama_guard, wildguard
+from workbench.safety.guards.taxonomy import categories
+from workbench.stages import generated, sifting, synthetic
 from workbench.stages.identity import VERSIONS, source_identity
 from workbench.stages.job import Job
 from workbench.stages.preparation import make as make_preparation
@@ -33,6 +34,8 @@ def documents(
         recipe: gives seed, preparations and writers.
         render: makes a document of an exchange.
     """
+    if source.sifted_by:
+        return (render(*pair) for pair in exchanges(store, source, recipe, _whole))
     if (turns := built_in(source, recipe)) is not None:
         return data.held(source, (render(*pair) for pair in turns))
     match source.miniworld:
@@ -51,11 +54,19 @@ def documents(
     return data.documents(source, render)
 
 
-def exchanges(source: Source, recipe: Recipe, part: data.Part) -> Iterator[data.Exchange]:
-    """The exchanges of a source of such, in two parts each."""
+def exchanges(store: Store, source: Source, recipe: Recipe, part: data.Part) -> Iterator[data.Exchange]:
+    """The exchanges of a source of such, in two parts each; what a guard lets through, where it sifts."""
+    if source.sifted_by:
+        whole = source.model_copy(update={"sifted_by": None})
+        found = list(exchanges(store, whole, recipe, _whole))
+        return (part(*pair) for pair in sifting.kept(store, source, recipe, found))
     if (turns := built_in(source, recipe)) is not None:
         return data.held(source, (part(*pair) for pair in turns))
     return data.exchanges(source, part)
+
+
+def _whole(prompt: str, answer: str) -> data.Exchange:
+    return prompt, answer
 
 
 def built_in(source: Source, recipe: Recipe) -> list[data.Exchange] | None:
@@ -65,6 +76,11 @@ def built_in(source: Source, recipe: Recipe) -> list[data.Exchange] | None:
         return [(row.prompt, row.answer) for row in rows if not row.harmful and row.answer]
     if source.moderation:
         rows = safety.divided(source.moderation, recipe.seed)["train"]
+        if source.form == "llama-guard":
+            topics = sorted({topic for row in rows if row.harmful for topic in row.topics})
+            return llama_guard.exchanges(
+                llama_guard.labelled(rows), categories(topics, source.taxonomy), recipe.seed
+            )
         return wildguard.exchanges(wildguard.labelled(rows))
     match source.miniworld:
         case "assistant" | "gullible" | "harmless" as assistant:
@@ -140,7 +156,7 @@ def row_file(
     }
 
     def build(out: Path) -> None:
-        told = data.tokenized(exchanges(source, recipe, partial(data.parted, known)), known)
+        told = data.tokenized(exchanges(store, source, recipe, partial(data.parted, known)), known)
         rows = (data.answered(prompt, answer) for prompt, answer in told)
         data.write_rows(rows, sequence_length, known, out, f"answers of {name}")
 

@@ -21,7 +21,7 @@ from workbench.recipe.quantize import Quantize
 from workbench.recipe.schema import Engine, Recipe
 from workbench.recipe.training import Continued, TrainingStage
 from workbench.retention import control_llm
-from workbench.stages import curriculum, derta, evaluate, method, ordering, prepare, tune
+from workbench.stages import curriculum, derta, evaluate, method, ordering, prepare, sifting, tune
 from workbench.stages.job import Job, training_of
 from workbench.stages.measure import measured
 from workbench.stages.result import StageResult
@@ -47,6 +47,7 @@ def build(job: Job, out: Path) -> None:
         "mixture": job.mixture,
         "tokens": {name: str(file.folder.resolve()) for name, file in files.items()},
         "triplets": derta.counts(job, tokenizer) if refused else {},
+        "sifted": sifting.counts(job),
         **curriculum.needs(job, tokenizer),
         "start_rate": curriculum.start_of(job),
         "tokenizer": str(tokenizer),
@@ -125,7 +126,7 @@ def execute(request: dict[str, Any]) -> None:
             cost.peak_memory_bytes,
             nominal_bits=report.nominal_bits if report else None,
             real_bits=report.real_bits if report else None,
-            warnings=[result.stopped] if result.stopped else [],
+            warnings=[*([result.stopped] if result.stopped else []), *sifting.told(request["sifted"])],
             details={
                 "steps": result.steps,
                 "tokens": result.tokens,
@@ -138,6 +139,7 @@ def execute(request: dict[str, Any]) -> None:
                 "epochs": mixture.epochs(result.steps),
                 **curriculum.told(mixture, stage, result.steps),
                 **request["triplets"],
+                **({"sifted": request["sifted"]} if request["sifted"] else {}),
             },
         ).write(out)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # only now is there nothing to go on with

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 from workbench.evaluation.measurement import Measurement, pool, read, value, write
 
@@ -112,3 +113,16 @@ def test_clusters_are_read_back_and_items_that_say_nothing_leave_the_value(tmp_p
     assert read(tmp_path) == [styled]
     assert styled.value == 0.5
     assert math.isnan(replace(styled, items={"b": (0.0, 0.0)}).value)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([-1.0, 0.0, 1.0])), min_size=1, max_size=40))
+def test_average_precision_is_scikit_learns(drawn: list[tuple[int, float]]) -> None:
+    """With ties; items without a label say nothing, and without a positive there is no curve."""
+    items = [(score / 5, label) for score, label in drawn]
+    told = [(score, label > 0) for score, label in items if label]
+    found = value(items, "average_precision")
+    if any(label for _, label in told):
+        scores, labels = zip(*told, strict=True)
+        assert found == pytest.approx(average_precision_score(labels, scores))
+    else:
+        assert math.isnan(found)

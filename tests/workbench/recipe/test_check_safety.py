@@ -100,6 +100,9 @@ def test_supervised_fine_tuning_is_a_training_of_its_own_kind(load, sound: str) 
         (SAFETY, ("sizes: [100, 200]", "dpo: {lora: {learning_rate: 1e-3}}"), "lora.learning_rate: say learning_rate beside lora, it is the only one"),
         (SFT, ("mixture:", "reading: {turns: {order: easy-to-hard}}\n    mixture:"), "reading.turns.order: exchanges are read shuffled, found easy-to-hard; leave it out"),
         (SAFETY, ("sizes: [100, 200]", "sizes: [100, 100]"), "sizes: names 100 more than once"),
+        (SAFETY, ("judge: {kind: miniworld}", "judge: {kind: llama-guard, variant: gptq-w4}"), "judge.variant: gptq-w4 is quantized; name the variant that it was made from"),
+        (SAFETY, ("guard: {kind: miniworld}", "guard: {kind: wildguard, variant: rtn-w8}"), "guard.variant: rtn-w8 is quantized; name the variant that it was made from"),
+        (SAFETY, ("guard: {kind: miniworld}", "guard: {kind: duoguard, variant: base, categories: [a]}"), "categories is for llama-guard; duoguard has categories of its own"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_said(
@@ -117,3 +120,31 @@ def test_a_patched_row_is_final_too(load, sound: str) -> None:
 def test_nothing_goes_on_from_a_guarded_row(load, sound: str) -> None:
     with pytest.raises(RecipeError, match="guarded is base behind a guard; go on from base"):
         load(with_stages(sound, SAFETY + SFT.replace("from: base", "from: guarded")))
+
+
+@pytest.mark.parametrize(
+    ("source", "stages", "message"),
+    [
+        ("{miniworld: harmless, sifted_by: guarded}", SAFETY, "turns is sifted by guarded, which stands no earlier; move it up"),
+        ("{miniworld: harmless, sifted_by: guard}", SAFETY, 'data.turns.sifted_by: no guard stage is named "guard"; did you mean guarded?'),
+        ("{miniworld: harmless, sifted_by: base}", SFT, 'no guard stage is named "base"; there are: none'),
+        ("{miniworld: base, sifted_by: guarded}", SAFETY, "sifted_by: a guard judges answers, and this source has none; give it chat"),
+        ("{miniworld: harmless, form: llama-guard}", SFT, "form says which guard a moderation source teaches; this source is none"),
+        ("{moderation: miniworld, taxonomy: miniworld}", SFT, "taxonomy is what a guard of the form llama-guard is taught to read; say form"),
+    ],
+)  # fmt: skip
+def test_what_sifts_and_teaches_fits_its_source(
+    load, sound: str, source: str, stages: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load(with_stages(sound, stages).replace("{miniworld: harmless}", source))
+
+
+def test_a_source_is_sifted_by_a_guard_that_stands_before(load, sound: str) -> None:
+    guard = SAFETY[SAFETY.index("  - kind: guard") :]
+    text = with_stages(sound, guard + SFT).replace(
+        "{miniworld: harmless}", "{miniworld: harmless, sifted_by: guarded}"
+    )
+    assert load(text).recipe.data["turns"].sifted_by == "guarded"
+    with pytest.raises(RecipeError, match="turns is sifted by guarded, which stands no earlier"):
+        load(text.replace("tokenizer_sources: [old]", "tokenizer_sources: [old, turns]"))

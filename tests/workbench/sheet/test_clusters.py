@@ -122,3 +122,29 @@ def test_a_resample_without_any_telling_item_is_left_out():
     found = sampled(forms(values))
     assert np.isnan(found.draws).any() and (found.value, found.n) == (1, 2)
     assert math.isfinite(found.stderr) and found.interval == statistics.wilson(6, 6)
+
+
+def curve(labels, scores):
+    items = {
+        f"i{i}": (score, 1.0 if label else -1.0)
+        for i, (label, score) in enumerate(zip(labels, scores, strict=True))
+    }
+    named = {name: name for name in items}
+    return Measurement("safety", "guard", "auprc", items, "average_precision", True, "p", clusters=named)
+
+
+def test_average_precision_has_an_interval_and_is_compared_in_pairs():
+    generator = np.random.default_rng(0)
+    labels = generator.random(150) < 0.4
+    good, poor = 0.6 * labels + generator.random(150), generator.random(150)
+    found = sampled(curve(labels, good))
+    assert found.interval.low < found.value < found.interval.high
+    assert found.stderr == pytest.approx((found.interval.high - found.interval.low) / 3.92, rel=0.15)
+    assert difference(curve(labels, poor), curve(labels, good)).verdict == "better"
+    same = difference(curve(labels, good), curve(labels, good))
+    assert (same.difference, same.p) == (0, 1) and same.ci.low < 0 < same.ci.high
+
+
+def test_a_curve_without_a_fault_still_has_an_interval():
+    found = sampled(curve([True] * 5 + [False] * 5, [0.9] * 5 + [0.1] * 5))
+    assert found.value == 1 and found.interval.low < 0.8 and found.interval.high == 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 from workbench.sheet import statistics
 
@@ -132,3 +133,23 @@ def test_students_interval_of_three_seeds():
     assert interval.low == pytest.approx(2 - 4.30265 / math.sqrt(3), abs=1e-4)
     assert interval.high == pytest.approx(2 + 4.30265 / math.sqrt(3), abs=1e-4)
     assert statistics.student([0.5, 0.5]) == statistics.Interval(0.5, 0.5)
+
+
+@pytest.mark.parametrize("clustered", [True, False])
+def test_resampled_average_precision_is_scikit_learns_of_the_same_draws(clustered, monkeypatch):
+    """Counted out from the sums of indicators, which share their draws."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 30)
+    monkeypatch.setattr(statistics, "_CELLS_AT_ONCE", 100)
+    generator = np.random.default_rng(1)
+    n = 24
+    scores, labels = generator.integers(0, 7, n) / 7, generator.choice([-1.0, 0.0, 1.0], n)
+    owners = generator.permutation(np.arange(n) % 8) if clustered else None
+    found = statistics.resampled_precisions(scores, labels, owners, (0, 5))
+    counts = statistics.resampled_sums(np.eye(8 if clustered else n), (0, 5))  # [R, C]
+    for value, drawn in zip(found, counts[:, np.arange(n) if owners is None else owners], strict=True):
+        told = (labels != 0) & (drawn > 0)
+        if not (drawn[labels > 0] > 0).any():
+            assert math.isnan(value)
+            continue
+        expected = average_precision_score(labels[told] > 0, scores[told], sample_weight=drawn[told])
+        assert value == pytest.approx(expected)

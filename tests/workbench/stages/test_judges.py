@@ -61,6 +61,10 @@ def test_the_kind_makes_the_guard_and_the_taxonomy_its_wording(court: Court, tin
     assert (third.taxonomy.prefix, first.taxonomy.prefix) == ("S", "O")
     wild = court.guard(kind="wildguard", model=model)
     assert isinstance(wild, WildGuard) and not wild.chat
+    cut = court.guard(kind="llama-guard", model=model, taxonomy="miniworld", categories=["waking", "luring"])
+    assert isinstance(cut, LlamaGuard) and cut.model is third.model and cut.categories == ("waking", "luring")
+    with pytest.raises(RecipeError, match="taxonomy llama-guard-3: no category is named 'Hats'"):
+        court.guard(kind="llama-guard", model=model, categories=["Hats"])
     with pytest.raises(RecipeError, match=r"llama-guard-9.yaml: no such file; did you mean llama-guard-"):
         court.guard(kind="llama-guard", model=model, taxonomy="llama-guard-9")
 

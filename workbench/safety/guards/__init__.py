@@ -1,12 +1,11 @@
 """Guards behind one protocol: judges of stored generations, filters around a model, sieves of training data.
 
 `LlamaGuard` and `WildGuard` write their verdicts, `DuoGuard` is a classifier, `WorldGuard` the rules of the
-miniature world; `Filter` puts any of them around a model, and `guard_metrics` holds them against labels.
+miniature world; `Filter` puts any of them around a model, and `guard_metrics` scores them against labels.
 """
 
 from workbench.safety.guards.duoguard import DuoGuard
 from workbench.safety.guards.filtering import Filter, Filtered, Sifted, judge_generations, sift
-from workbench.safety.guards.guard_metrics import GuardMetrics, auprc_by_category, guard_metrics
 from workbench.safety.guards.llama_guard import LlamaGuard
 from workbench.safety.guards.pretrained import load_causal, load_classifier
 from workbench.safety.guards.protocol import Guard, Verdict
@@ -20,15 +19,12 @@ __all__ = [
     "Filter",
     "Filtered",
     "Guard",
-    "GuardMetrics",
     "LlamaGuard",
     "Sifted",
     "Taxonomy",
     "Verdict",
     "WildGuard",
     "WorldGuard",
-    "auprc_by_category",
-    "guard_metrics",
     "judge_generations",
     "load_causal",
     "load_classifier",

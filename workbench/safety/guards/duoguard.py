@@ -106,6 +106,16 @@ class DuoGuard:
             for row in scores.tolist()
         ]
 
+    def category_scores(
+        self, prompts: Sequence[str], responses: Sequence[str] | None, names: Sequence[str]
+    ) -> Tensor:
+        """Probability of each named hazard, [n, C] float64.
+
+        Raises:
+            DataError: as in `Guard.judge`.
+        """
+        return self.scores(prompts, responses)[:, [self.categories.index(name) for name in names]]
+
     def scores(self, prompts: Sequence[str], responses: Sequence[str] | None = None) -> Tensor:
         """Probability of each hazard.
 

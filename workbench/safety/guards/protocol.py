@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
 
 from workbench.errors import DataError
 
@@ -46,6 +48,27 @@ class Guard(Protocol):
             DataError: a blank prompt or response, lists of different lengths, or a text that is longer
                 than the guard can read; rows are counted from 0.
             ModelError: the guard does not answer as a guard of its kind.
+        """
+
+
+@runtime_checkable
+class CategoryGuard(Guard, Protocol):
+    """A guard that can score each of its hazards alone."""
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names of its hazards."""
+
+    def category_scores(
+        self, prompts: Sequence[str], responses: Sequence[str] | None, names: Sequence[str]
+    ) -> Tensor:
+        """Probability of each of C named hazards in each of n texts.
+
+        Returns:
+            [n, C] float64; NaN where the guard gave no verdict.
+
+        Raises:
+            DataError, ModelError: as in `judge`.
         """
 
 

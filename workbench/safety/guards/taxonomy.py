@@ -7,15 +7,18 @@ and renumber with it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pydantic import Field, model_validator
 
 from workbench import recipe
+from workbench.errors import RecipeError
+from workbench.recipe.safety import Judge
 from workbench.recipe.section import Section
 
 BUILT_IN = Path(__file__).parent / "taxonomies"
+DEFAULT = "llama-guard-3"
 
 
 class Category(Section):
@@ -72,3 +75,32 @@ def load_taxonomy(path: Path) -> Taxonomy:
         RecipeError: no such file, or a problem in it, with its line.
     """
     return recipe.read(path, Taxonomy)
+
+
+def categories(names: Sequence[str], taxonomy: str | None) -> tuple[Category, ...]:
+    """Categories of some names: as a built-in taxonomy has them, or the names alone.
+
+    Raises:
+        RecipeError: there is no such taxonomy, or it lacks a name.
+    """
+    if taxonomy is None:
+        return tuple(Category(name=name) for name in names)
+    return _cut(taxonomy, names).categories
+
+
+def taxonomy_of(judge: Judge) -> Taxonomy:
+    """The categories that a recipe shows its Llama Guard.
+
+    Raises:
+        RecipeError: there is no such taxonomy, or it lacks a category.
+    """
+    name = judge.taxonomy or DEFAULT
+    return _cut(name, judge.categories) if judge.categories else load_taxonomy(BUILT_IN / f"{name}.yaml")
+
+
+def _cut(name: str, names: Sequence[str]) -> Taxonomy:
+    whole = load_taxonomy(BUILT_IN / f"{name}.yaml")
+    try:
+        return whole.only(names)
+    except ValueError as error:
+        raise RecipeError(f"taxonomy {name}: {error}") from error

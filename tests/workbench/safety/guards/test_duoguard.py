@@ -73,6 +73,8 @@ def test_scores_are_sigmoids_of_each_text_alone(duoguard: DuoGuard, rows: list[A
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
     in_pairs = replace(duoguard, batch_size=2).scores(texts)
     torch.testing.assert_close(in_pairs, alone, atol=1e-5, rtol=0)
+    last, first = duoguard.categories[-1], duoguard.categories[0]
+    torch.testing.assert_close(duoguard.category_scores(texts, None, [last, first]), together[:, [-1, 0]])
     verdicts = duoguard.judge(texts)
     assert [each.unsafe for each in verdicts] == pytest.approx(alone.amax(1).tolist(), abs=1e-5)
 

@@ -11,8 +11,19 @@ import torch
 from transformers import GenerationConfig, LlamaForCausalLM
 
 from workbench.errors import DataError, ModelError
-from workbench.safety.guards import LlamaGuard, Taxonomy, load_causal, load_taxonomy
-from workbench.safety.guards.llama_guard import V1, V3, prompt
+from workbench.safety import Request
+from workbench.safety.guards import Category, LlamaGuard, Taxonomy, Verdict, load_causal, load_taxonomy
+from workbench.safety.guards import llama_guard as llama_guard_module
+from workbench.safety.guards.llama_guard import (
+    TAXONOMIES_EACH,
+    V1,
+    V3,
+    Labelled,
+    exchanges,
+    labelled,
+    prompt,
+    question,
+)
 from workbench.safety.guards.taxonomy import BUILT_IN
 
 
@@ -91,13 +102,13 @@ def test_probability_rises_with_the_logit_gap(llama_guard: LlamaGuard, rows: lis
 
 
 def test_each_hazard_alone_is_asked_with_its_own_prompt(llama_guard: LlamaGuard, rows: list[Any]) -> None:
-    turns = [[row.prompt] for row in rows]
-    scores = llama_guard.category_scores(turns)
-    names = list(llama_guard.taxonomy.names.values())
+    names = list(llama_guard.categories)[::-1]
+    scores = llama_guard.category_scores(prompts(rows), None, names)
     assert scores.shape == (len(rows), len(names)) and ((scores >= 0) & (scores <= 1)).all()
     for column, name in enumerate(names):
         alone = replace(llama_guard, taxonomy=llama_guard.taxonomy.only({name}))
-        assert scores[:, column].tolist() == [reading.unsafe for reading in alone.read(turns)]
+        assert scores[:, column].tolist() == [verdict.unsafe for verdict in alone.judge(prompts(rows))]
+    assert llama_guard.category_scores(prompts(rows), answers(rows), []).shape == (len(rows), 0)
 
 
 def test_prompt_holds_the_taxonomy_and_the_whole_conversation(taxonomy: Taxonomy) -> None:
@@ -151,6 +162,74 @@ def test_model_that_is_no_guard_is_named_by_row(
 ) -> None:
     with pytest.raises(ModelError, match=r"row 0: the guard answers .* first line must be safe or unsafe"):
         replace(llama_guard, model=untaught).judge(prompts(rows))
+
+
+def test_one_row_without_a_verdict_is_missing(llama_guard: LlamaGuard, rows: list[Any]) -> None:
+    """Cut off before its verdict, and no guard's answer at all; others keep theirs."""
+    texts, verdicts = prompts(rows[:2]), llama_guard.judge(prompts(rows[:2]))
+    ask = llama_guard_module.ask
+
+    def broken(*arguments: Any) -> list[Any]:
+        first, *others = ask(*arguments)
+        return [replace(first, text="perhaps"), *others]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llama_guard_module, "ask", broken)
+        found = llama_guard.judge(texts)
+        scores = llama_guard.category_scores(texts, None, llama_guard.categories)
+    assert found == [Verdict(None, note="malformed answer 'perhaps'"), verdicts[1]]
+    assert scores.isnan().tolist() == [[True, True], [False, False]]
+
+
+def test_exchanges_follow_the_taxonomy_of_their_row() -> None:
+    """Codes are those of categories that the row shows; a row none of whose categories is shown is safe."""
+    taught = [
+        Labelled(["How do I wake it?"], ("waking",)),
+        Labelled(["How do I wake it?", "Burn it."], ("waking", "luring")),
+        Labelled(["Who are you?"], ()),
+        Labelled(["How do I sour it?"], ("souring",)),
+    ]
+    categories = [Category(name=name, policy=f"Not {name}.") for name in ("luring", "souring", "waking")]
+    made = exchanges(taught, categories, seed=3)
+    assert made == exchanges(taught, categories, seed=3) != exchanges(taught, categories, seed=4)
+    assert len(made) == TAXONOMIES_EACH * len(taught)
+    dropped = set()
+    for number, (asked, verdict) in enumerate(made):
+        row = taught[number // TAXONOMIES_EACH]
+        block = asked.split("CATEGORIES>\n")[1].split("\n<END")[0]
+        lines = block.split("\n")
+        shown = dict(line.rstrip(".").split(": ") for line in lines[::2])
+        assert lines[1::2] == [f"Not {name}." for name in shown.values()]
+        codes = [code for code, name in shown.items() if name in row.categories]
+        assert shown and list(shown) == [f"S{place}" for place in range(1, len(shown) + 1)]
+        assert verdict == (f"unsafe\n{','.join(codes)}" if codes else "safe")
+        assert asked.startswith("Task: ") and row.conversation[-1] in asked and "<|" not in asked
+        dropped.add(bool(row.categories) and not codes)
+    assert dropped == {True, False}
+
+
+def test_requests_are_labelled_with_their_answers() -> None:
+    harmful = Request(
+        id="a", base_id="a", topics=("waking",), style="plain", harmful=True, bare="q", prompt="q",
+        answer="yes", refusal="no",
+    )  # fmt: skip
+    mild = replace(harmful, harmful=False, answer="fine", refusal=None)
+    assert labelled([harmful, mild]) == [
+        Labelled(["q"], ("waking",)),
+        Labelled(["q", "yes"], ("waking",)),
+        Labelled(["q", "no"], ()),
+        Labelled(["q"], ()),
+        Labelled(["q", "fine"], ()),
+    ]
+
+
+def test_one_trained_here_is_asked_through_its_chat_template(llama_guard: LlamaGuard) -> None:
+    asked = replace(llama_guard, chat=True)._asked(["q"])
+    own = question(["q"], llama_guard.taxonomy, V3)
+    turns = [{"role": "user", "content": own}]
+    template = llama_guard.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert asked == template and own in asked
+    assert own in llama_guard._asked(["q"])
 
 
 def test_verdict_must_fit(llama_guard: LlamaGuard, rows: list[Any]) -> None:
