@@ -133,8 +133,9 @@ def labelled(requests: Iterable[Request]) -> list[Labelled]:
 def exchanges(rows: Iterable[Labelled], categories: Sequence[Category], seed: int) -> list[tuple[str, str]]:
     """What a guard is trained on: the question of version 3 as the user's turn, the verdict as the other.
 
-    Each row stands there several times, under taxonomies of its own: of all categories at least one, in
-    random order.
+    Each row stands there several times, under taxonomies of its own: some categories in random order. Those
+    that it violates are among them half of the time, whatever else is, so that the length of the list says
+    nothing of the verdict.
 
     Source: arXiv 2312.06674, section 3: categories are dropped and shuffled, labels follow.
     """
@@ -142,12 +143,22 @@ def exchanges(rows: Iterable[Labelled], categories: Sequence[Category], seed: in
     made = []
     for row in rows:
         for _ in range(TAXONOMIES_EACH):
-            kept = generator.sample(categories, generator.randint(1, len(categories)))
-            taxonomy = Taxonomy(prefix="S", categories=tuple(kept))
+            taxonomy = Taxonomy(prefix="S", categories=_shown(categories, row.categories, generator))
             codes = [code for code, name in taxonomy.names.items() if name in row.categories]
             verdict = f"unsafe\n{','.join(codes)}" if codes else "safe"
             made.append((question(row.conversation, taxonomy, V3), verdict))
     return made
+
+
+def _shown(
+    categories: Sequence[Category], violated: Sequence[str], generator: random.Random
+) -> tuple[Category, ...]:
+    others = [each for each in categories if each.name not in violated]
+    kept = [each for each in categories if each.name in violated]
+    if others and generator.random() < 0.5:
+        kept = []
+    kept += generator.sample(others, generator.randint(0 if kept else 1, len(others)))
+    return tuple(generator.sample(kept, len(kept)))
 
 
 @dataclass(frozen=True)

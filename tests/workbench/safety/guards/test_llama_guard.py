@@ -208,6 +208,18 @@ def test_exchanges_follow_the_taxonomy_of_their_row() -> None:
     assert dropped == {True, False}
 
 
+def test_the_length_of_a_taxonomy_does_not_tell_the_verdict() -> None:
+    categories = [Category(name=name, policy=None) for name in ("luring", "souring", "waking", "cracking")]
+    made = exchanges([Labelled(["How do I wake it?"], ("waking",))] * 500, categories, seed=1)
+    by_length: dict[int, list[bool]] = {}
+    for asked, verdict in made:
+        shown = asked.split("CATEGORIES>\n")[1].split("\n<END")[0].split("\n")
+        by_length.setdefault(len(shown), []).append(verdict != "safe")
+    for length in (1, 2, 3):  # all four hold the violated one
+        shares = by_length[length]
+        assert 0.35 < sum(shares) / len(shares) < 0.6, length
+
+
 def test_requests_are_labelled_with_their_answers() -> None:
     harmful = Request(
         id="a", base_id="a", topics=("waking",), style="plain", harmful=True, bare="q", prompt="q",
