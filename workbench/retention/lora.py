@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
 from workbench import models
@@ -31,6 +30,8 @@ def wrap(model: PreTrainedModel, settings: Lora, seed: int) -> Callable[[PreTrai
     Returns:
         Folds the adapters of the trained model into its linears and gives the stock model.
     """
+    from peft import LoraConfig, get_peft_model  # seconds of imports, for those who train with it
+
     linears = {module for block in models.blocks(model) for module in models.linears(block).values()}
     config = LoraConfig(
         r=settings.rank,
