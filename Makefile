@@ -64,7 +64,7 @@ list doctor clean: setup
 	@$(workbench) $@
 
 test: setup
-	@.venv/bin/pytest -n 2
+	@.venv/bin/pytest -n 2 --dist worksteal
 
 check: setup
 	.venv/bin/ruff check

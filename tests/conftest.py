@@ -8,10 +8,12 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
 
+import gc
 import ipaddress
+import multiprocessing
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what imports have made out of all garbage collections; DeepSpeed asks for one each training."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -66,6 +74,26 @@ def seed() -> int:
     np.random.seed(0)
     torch.manual_seed(0)
     return 0
+
+
+@pytest.fixture(scope="session")
+def stranger() -> Callable[..., None]:
+    """Run a program with its arguments in a new process that never loaded the workbench; it must succeed.
+
+    Each is the fork of one process that has imported transformers and nothing else, seconds sooner ready
+    than a new interpreter.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["transformers.models.auto.modeling_auto", "transformers.models.llama"])
+
+    def run(program: str, *arguments: str | Path) -> None:
+        told = f"import sys\nsys.argv[1:] = {[str(argument) for argument in arguments]}\n"
+        process = context.Process(target=exec, args=(told + program, {}))
+        process.start()
+        process.join()
+        assert process.exitcode == 0, "its error stands among what the test wrote to stderr"
+
+    return run
 
 
 @pytest.fixture

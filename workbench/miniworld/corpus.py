@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from workbench.miniworld.facts import Fact, Language, Topic
@@ -54,7 +55,8 @@ class Document:
     quality: Quality
 
 
-def documents(kind: Kind, seed: int) -> list[Document]:
+@lru_cache(maxsize=8)  # a run asks for the same few again: parts, topics, and what held-out texts must not be
+def documents(kind: Kind, seed: int) -> tuple[Document, ...]:
     """The texts of one corpus in the world of `seed`, in random order; the same ones each time.
 
     Raises:
@@ -81,7 +83,7 @@ def documents(kind: Kind, seed: int) -> list[Document]:
         text = _tell(rng.choice(biographies[topic]), quality, speech, rng)
         if text not in unwanted:
             told.append(Document(text, topic, quality))
-    return told
+    return tuple(told)
 
 
 def corpus(kind: Kind | Parallel, seed: int, topic: Topic | None = None) -> list[str]:

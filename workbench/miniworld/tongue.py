@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from workbench.miniworld import base_language, new_language
 from workbench.miniworld.facts import Fact, Language
@@ -22,9 +22,14 @@ class Tongue:
     asked_shapes: int
     sentence: Callable[[Fact, int], str]
 
-    def told_shapes(self, fact: Fact) -> list[int]:
+    def told_shapes(self, fact: Fact) -> tuple[int, ...]:
         """The shapes in which texts tell the fact: all but the held-out one."""
-        return [shape for shape in range(self.asked_shapes + 1) if shape != fact.held_out]
+        return _all_but(self.asked_shapes + 1, fact.held_out)
+
+
+@cache  # asked for each of the sentences of a corpus
+def _all_but(shapes: int, held_out: int) -> tuple[int, ...]:
+    return tuple(shape for shape in range(shapes) if shape != held_out)
 
 
 def tongue(language: Language, seed: int) -> Tongue:

@@ -5,6 +5,8 @@ Several machines must see the same folders under the same names, Python and this
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shlex
 import shutil
@@ -75,18 +77,24 @@ def command(arguments: Sequence[str], engine: Engine, port: int = PORT) -> list[
         srun = ["srun", "--nodes", str(engine.nodes), "--ntasks-per-node", each]
         srun += ["--kill-on-bad-exit=1", "--export=ALL"]
         return [*srun, sys.executable, "-m", "workbench.training.srun", *arguments]
-    words = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(port)]
-    words += ["--no_local_rank", "--log_level", "error"]
     as_module, program = (["--module"], list(arguments[1:])) if arguments[0] == "-m" else ([], [*arguments])
     if engine.hostfile:
         slots = hosts(Path(engine.hostfile), engine)
-        words += ["--hostfile", engine.hostfile, "--force_multi", "--no_ssh_check"]
-        words += ["--master_addr", next(iter(slots))]
+        words = ["deepspeed.launcher.runner", "--hostfile", engine.hostfile, "--force_multi"]
+        words += ["--no_ssh_check", "--master_addr", next(iter(slots))]
         # The runner itself quotes what has a blank in it, and nothing else, for the shells of the hosts.
         program = [word if " " in word else shlex.quote(word) for word in program]
-    else:
-        words += ["--num_accelerators", str(engine.processes)]
-    return [*words, *as_module, *program]
+    else:  # what the runner would start on one node, without the seconds that it takes
+        here = json.dumps({"localhost": _devices(engine.processes)}).encode()
+        words = ["deepspeed.launcher.launch", f"--world_info={base64.urlsafe_b64encode(here).decode()}"]
+    words += ["--master_port", str(port), "--no_local_rank", "--log_level", "error"]
+    return [sys.executable, "-m", *words, *as_module, *program]
+
+
+def _devices(processes: int) -> list[str]:
+    """One for each process, of those that the environment leaves to this run."""
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return (visible if len(visible) >= processes else list(map(str, range(processes))))[:processes]
 
 
 def hosts(path: Path, engine: Engine) -> dict[str, int]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,17 +136,17 @@ def test_survives_the_disk(settings: dict[str, Any], tmp_path: Path) -> None:
         assert len(models.blocks(loaded)) == loaded.config.num_hidden_layers
 
 
-def test_loads_in_a_new_process_that_imports_models(tmp_path: Path) -> None:
+def test_loads_in_a_new_process_that_imports_models(tmp_path: Path, stranger: Callable[..., None]) -> None:
     model = trained(structure="hybrid", interpolator="dlerp")
     model.save_pretrained(tmp_path)
-    run_script(
+    stranger(
         "import sys, torch, workbench.models\n"
         "from safetensors.torch import save_file\n"
         "from transformers import AutoModelForCausalLM\n"
         "model = AutoModelForCausalLM.from_pretrained(sys.argv[1]).eval()\n"
         "tokens = torch.tensor(eval(sys.argv[2]))\n"
         "save_file({'logits': model(tokens).logits.detach()}, sys.argv[1] + '/logits.safetensors')\n",
-        str(tmp_path),
+        tmp_path,
         str(TOKENS.tolist()),
     )
     logits = load_file(tmp_path / "logits.safetensors")["logits"]
@@ -208,10 +207,6 @@ def test_a_checkpoint_without_its_copies_is_refused(tmp_path: Path) -> None:
     save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"missing weights .*layers.3.expanded"):
         models.load(tmp_path)
-
-
-def run_script(program: str, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-c", program, *arguments], check=True)
 
 
 @pytest.mark.parametrize("interpolator", ["lerp", "prog"])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def test_a_null_factor_gives_the_copies_and_keeps_the_function() -> None:
     assert merged.config.num_hidden_layers == 5
 
 
-def test_loads_where_workbench_is_never_imported(tmp_path: Path) -> None:
+def test_loads_where_workbench_is_never_imported(tmp_path: Path, stranger: Callable[..., None]) -> None:
     base_parameters = make().num_parameters()
     merged = models.merge_back(trained(interpolator="slerp"), [0.3, 0.6])
     assert merged.num_parameters() == base_parameters
@@ -100,7 +99,7 @@ def test_loads_where_workbench_is_never_imported(tmp_path: Path) -> None:
         "logits = model.eval()(torch.arange(20).reshape(2, 10)).logits.detach()\n"
         "save_file({'logits': logits}, sys.argv[1] + '/logits.safetensors')\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    stranger(program, tmp_path)
     assert torch.equal(load_file(tmp_path / "logits.safetensors")["logits"], merged(TOKENS).logits)
 
 

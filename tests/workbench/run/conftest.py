@@ -27,7 +27,8 @@ stages:
   - {kind: pretrain, mixture: {old: 1.0}, tokens: 4096, batch_size: 8, sequence_length: 64,
      learning_rate: 1e-2, checkpoint_every: 3}
   - {kind: cpt, methods: [full, replay], mixture: {new: 1.0}, replay: {ratio: 0.5, mixture: {old: 1.0}},
-     tokens: 2048, batch_size: 8, sequence_length: 64, learning_rate: 1e-2, probe_every: 2}
+     tokens: 2048, batch_size: 8, sequence_length: 64, learning_rate: 1e-2, probe_every: 2,
+     probe_limit: 8}
   - {kind: quantize, from: cpt-replay, methods: [rtn, gptq], bits: [4], group_size: 32,
      calibration: {mixture: {old: 1.0}, sequences: 8, sequence_length: 64}}
 evaluate:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import torch
 
 from workbench import models, recipe, storage
 from workbench.errors import ModelError
+from workbench.evaluation import battery
 from workbench.run import forecast, walk
 from workbench.stages.result import StageResult
 from workbench.storage import Store
@@ -25,6 +26,19 @@ SETTINGS = """\
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The battery miniworld again, with a few of its questions and windows, for thirty rows."""
+    folder = tmp_path_factory.mktemp("evals")
+    shutil.copytree(battery.EVALS, folder, dirs_exist_ok=True)
+    text = (folder / "batteries" / "miniworld.yaml").read_text().replace("name: miniworld", "name: few", 1)
+    text = text.replace("name: facts}", "name: facts, limit: 24}").replace("apart}", "apart, windows: 8}")
+    (folder / "batteries" / "few.yaml").write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(battery, "EVALS", folder)
+        yield
+
+
 @pytest.fixture(scope="module")
 def race(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = tiny_recipe.read_text().split("  - {kind: cpt")[0].replace("seed: 3", "seed: 3\nreplicates: 2")
@@ -37,12 +51,13 @@ def race(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sequence_length: 64
     learning_rate: 1e-2
     probe_every: 2
+    probe_limit: 8
 {SETTINGS}
   - {{kind: merge, from: cpt-full, algorithms: [linear, dare], weights: [0, 1]}}
   - {{kind: merge-back, from: cpt-control-llm}}
   - {{kind: quantize, from: cpt-control-llm, methods: [rtn], bits: [8], group_size: 32}}
 evaluate:
-  battery: miniworld
+  battery: few
 """
     path = tmp_path_factory.mktemp("recipes") / "race.yaml"
     path.write_text(text.replace("name: tiny", "name: race"))
@@ -103,8 +118,10 @@ def test_shares_of_copies_are_measured_and_used_to_merge_back(run: Path) -> None
     assert StageResult.read(stage(run, "merged-back")).details["shares"] == shares
 
 
-def test_merged_back_and_lora_load_where_workbench_is_unknown(run: Path) -> None:
-    folders = [str(stage(run, name) / "model") for name in ("merged-back", "cpt-lora", "cpt-llama-pro")]
+def test_merged_back_and_lora_load_where_workbench_is_unknown(
+    run: Path, stranger: Callable[..., None]
+) -> None:
+    folders = [stage(run, name) / "model" for name in ("merged-back", "cpt-lora", "cpt-llama-pro")]
     code = (
         "import sys\nfrom transformers import AutoModelForCausalLM\n"
         "for path in sys.argv[1:]:\n"
@@ -112,7 +129,7 @@ def test_merged_back_and_lora_load_where_workbench_is_unknown(run: Path) -> None
         "    assert type(model).__name__ == 'LlamaForCausalLM' and not any(found.values()), found\n"
         "assert not [name for name in sys.modules if name.startswith('workbench')]\n"
     )
-    subprocess.run([sys.executable, "-c", code, *folders], check=True)
+    stranger(code, *folders)
 
 
 def test_probes_are_dense_at_the_start_and_gaps_are_written(run: Path) -> None:

@@ -144,6 +144,17 @@ def test_goes_on_at_another_size_under_another_stage_and_launcher(
         torch.testing.assert_close(found[name], weight, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize(("visible", "used"), [("2,3,5", ["2", "3"]), ("2", ["0", "1"]), ("", ["0", "1"])])
+def test_processes_keep_to_the_devices_of_the_environment(
+    visible: str, used: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    (world,) = (
+        word for word in command(["-m", "x"], Engine(processes=2)) if word.startswith("--world_info=")
+    )
+    assert json.loads(base64.urlsafe_b64decode(world.partition("=")[2])) == {"localhost": used}
+
+
 def test_commands_of_several_nodes(cluster: Path) -> None:
     module = ["-m", "some.module", "a b", "c;d"]
     hostfile = str(cluster / "hosts")
