@@ -25,9 +25,6 @@ from lowbit.dense_rows import hardware
 
 BLOCK = 96  # outputs along a row: sums of as many floats fill the registers of AVX2 that torch sums in
 INDICES = 2**19  # of one call: enough for all cores, few enough for the cache
-# Torch wakes its other threads for operations on more elements than that, which may take longer than a tenth
-# of a small product; pieces below are done one after the other, if they are few.
-SERIAL, MOST_PIECES = 2**15 - 1, 8
 MOST_ROWS = 16  # up to so many rows of x, bags are faster than to decode
 CHUNK_WEIGHTS = 2**20  # decoded at a time
 
@@ -132,13 +129,7 @@ def _block_sums(rows: Tensor, step: Tensor, factors: Tensor) -> Tensor:
     index, offsets = _index(bags, m, g)
     bag = torch.ops.quantized.embedding_bag_byte_rowwise_offsets
     sums: Tensor = bag(rows.view(-1, BLOCK + 8), index, offsets, False, 0, False, factors.view(-1))
-    sums, step = sums.view(*step.shape[:2], m, BLOCK), step.unsqueeze(2)
-    alone = SERIAL // (m * step[0].numel())  # blocks in an operation without other threads
-    if alone * MOST_PIECES < step.shape[0]:
-        y = sums.mul_(step).sum(1)
-    else:
-        pieces = zip(sums.split(alone), step.split(alone), strict=True)
-        y = torch.cat([piece.mul_(own).sum(1) for piece, own in pieces])
+    y = sums.view(*step.shape[:2], m, BLOCK).mul_(step.unsqueeze(2)).sum(1)
     return y.transpose(0, 1).reshape(m, -1)
 
 

@@ -42,16 +42,6 @@ def test_many_rows_and_columns_take_several_calls(monkeypatch: pytest.MonkeyPatc
     assert torch.equal(forward(x, weight, 5 * BLOCK), whole)
 
 
-def test_sums_of_groups_in_pieces_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    codes = torch.randint(256, (5 * BLOCK, 64), dtype=torch.uint8)
-    weight = byte_rows(codes, 0.0, torch.rand(5 * BLOCK, 2), None, None)
-    x = torch.randn(3, 64)
-    monkeypatch.setattr("lowbit.byte_rows.SERIAL", 2 * 2 * 3 * BLOCK)  # two blocks a piece, and one is left
-    pieces = forward(x, weight, 5 * BLOCK)
-    monkeypatch.setattr("lowbit.byte_rows.MOST_PIECES", 2)
-    assert torch.equal(forward(x, weight, 5 * BLOCK), pieces)
-
-
 def test_bytes_a_weight() -> None:
     codes = torch.zeros(10 * BLOCK, 256, dtype=torch.uint8)
     weight = byte_rows(codes, 0.0, torch.ones(10 * BLOCK, 2), None, None)
