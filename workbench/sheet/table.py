@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from workbench.sheet import safety, wording
@@ -14,6 +14,7 @@ from workbench.sheet.wording import Unit
 
 MARKS: dict[Verdict, str] = {"better": "▲", "worse": "▼", "equivalent": "=", "no evidence": "?"}
 SEEDS = " It is of the pooled items of all seeds, and does not tell how another seed would train."
+LONGEST = 80  # characters of a setting that are shown whole
 LEGEND = "Against the row it was made from: ▲ better, ▼ worse, = equivalent, ? no evidence of a difference."
 
 
@@ -185,8 +186,17 @@ def costs(sheet: Sheet) -> list[tuple[str, list[str]]]:
                 wording.size(row.disk_bytes),
                 wording.bits(row.real_bits),
                 "" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}",
-                ", ".join(f"{key} {value}" for key, value in row.settings.items()),
+                _settings(row.settings),
             ],
         )
         for row in sheet.rows
     ]
+
+
+def _settings(settings: Mapping[str, object]) -> str:
+    """Settings in a line; long values, such as the digests of what was made before, by their beginning."""
+    said = []
+    for key, value in settings.items():
+        text = f"({_settings(value)})" if isinstance(value, dict) else str(value)
+        said.append(f"{key} {text if isinstance(value, dict) or len(text) <= LONGEST else text[:12] + '…'}")
+    return ", ".join(said)

@@ -43,3 +43,10 @@ def test_rows_without_measurements_still_make_a_table(rows):
     assert table.compact(built, 100) == [
         [["row", "status", "disk", "tokens/s"], ["base", "sound", "4.3 MB", "11,240"]]
     ]
+
+
+def test_settings_are_one_line_with_what_is_long_cut(example):
+    settings = {"place": "both", "guard": {"kind": "llama-guard", "model": {"variant": "9f" * 60}}, "bits": 4}
+    row = replace(example.rows[0], settings=settings)
+    ((_, cells),) = table.costs(replace(example, rows=[row]))
+    assert cells[-1] == "place both, guard (kind llama-guard, model (variant 9f9f9f9f9f9f…)), bits 4"
