@@ -38,11 +38,7 @@ class Judge(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Judge:
-        given = [key for key in ("model", "variant") if getattr(self, key) is not None]
-        if self.kind == "miniworld" and given:
-            raise ValueError(f"the judge miniworld is a set of rules; leave out {' and '.join(given)}")
-        if self.kind != "miniworld" and len(given) != 1:
-            raise ValueError(f"{self.kind} needs exactly one of model, variant")
+        _check_origin(self, "judge")
         swapped = [key for key in ("taxonomy", "categories") if getattr(self, key) is not None]
         if swapped and self.kind != "llama-guard":
             raise ValueError(f"{swapped[0]} is for llama-guard; {self.kind} has categories of its own")
@@ -62,12 +58,16 @@ class Grader(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Grader:
-        given = [key for key in ("model", "variant") if getattr(self, key) is not None]
-        if self.kind == "miniworld" and given:
-            raise ValueError(f"the grader miniworld is a set of rules; leave out {' and '.join(given)}")
-        if self.kind != "miniworld" and len(given) != 1:
-            raise ValueError(f"{self.kind} needs exactly one of model, variant")
+        _check_origin(self, "grader")
         return self
+
+
+def _check_origin(section: Judge | Grader, role: str) -> None:
+    given = [key for key in ("model", "variant") if getattr(section, key) is not None]
+    if section.kind == "miniworld" and given:
+        raise ValueError(f"the {role} miniworld is a set of rules; leave out {' and '.join(given)}")
+    if section.kind != "miniworld" and len(given) != 1:
+        raise ValueError(f"{section.kind} needs exactly one of model, variant")
 
 
 class Triplets(Section):

@@ -8,7 +8,7 @@ import torch
 
 from workbench.recipe.schema import Engine
 from workbench.safety.course import Course, Part
-from workbench.training.engine import micro_batch_size
+from workbench.training.engine import micro_batch_size, offloaded
 
 BUCKET = 200_000_000  # numbers; beyond the model it only wastes memory, and DeepSpeed wants it even
 
@@ -70,11 +70,7 @@ def _deepspeed(engine: Engine, bucket: int) -> dict[str, Any]:
         zero |= {
             name: "auto" for name in ("stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
         }
-    pinned = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    if engine.offload != "none":
-        zero["offload_optimizer"] = pinned
-    if engine.offload == "parameters":
-        zero["offload_param"] = pinned
+    zero |= offloaded(engine)
     return {
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",

@@ -118,11 +118,7 @@ def _config(
         zero["stage3_param_persistence_threshold"] = (
             10 * hidden
         )  # norms and biases stay whole on every process
-    pinned = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    if engine.offload != "none":
-        zero["offload_optimizer"] = pinned
-    if engine.offload == "parameters":
-        zero["offload_param"] = pinned
+    zero |= offloaded(engine)
     return {
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": stage.batch_size // (micro * world),
@@ -137,3 +133,10 @@ def _config(
         "steps_per_print": None,
         "wall_clock_breakdown": False,
     }
+
+
+def offloaded(engine: Engine) -> dict[str, Any]:
+    """What of DeepSpeed's ZeRO section says which parts of a training lie in the memory of the host."""
+    parts = {"none": [], "optimizer": ["optimizer"], "parameters": ["optimizer", "param"]}[engine.offload]
+    pinned = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {f"offload_{part}": pinned for part in parts}
